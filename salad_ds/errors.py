@@ -1,0 +1,39 @@
+"""The one error hierarchy: what is wrong, where, and how to mend it.
+
+Every error a user can cause is a ``SaladError``; the command line prints it as one line and keeps the
+traceback for ``--debug``. Anything else that escapes is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class SaladError(Exception):
+    """A fault that the user can mend.
+
+    ``what`` names the fault and the thing at fault (file, key, sample); ``mend`` says what to do about it.
+    """
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        self.what = what
+        self.mend = mend
+        super().__init__(what if not mend else f"{what} | mend: {mend}")
+
+
+class RecipeError(SaladError):
+    """A recipe or override that cannot be used: unknown key, wrong type, contradiction."""
+
+
+class AssetError(SaladError):
+    """A packaged model, voice or corpus that is missing or not what it should be."""
+
+
+class DataError(SaladError):
+    """Shards, sidecars or samples that cannot be used."""
+
+
+class StoreError(SaladError):
+    """A teacher store that is damaged, incomplete, or made by another teacher or tokenizer."""
+
+
+class CheckpointError(SaladError):
+    """A checkpoint that is damaged, missing, or made from another recipe."""

@@ -1,0 +1,1 @@
+"""The student: frozen speech encoder → causal adapter → LLM. Knows Hugging Face, knows no DeepSpeed."""

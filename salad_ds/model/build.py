@@ -1,0 +1,88 @@
+"""A fresh student from a recipe: the LLM and the encoder as they were trained, an adapter that knows nothing yet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from salad_ds.assets import resolve
+from salad_ds.config import ModelConfig
+from salad_ds.errors import RecipeError
+from salad_ds.model.encoder import build_encoder
+from salad_ds.model.salad import SaladConfig, SaladForConditionalGeneration
+from salad_ds.text import start_token
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The recipe's dtype where an accelerator runs it; float32 on CPU."""
+    return torch.float32 if not torch.cuda.is_available() else getattr(torch, name)
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of the recipe's LLM. Raises RecipeError naming the model when it cannot be loaded."""
+    return _load(AutoTokenizer.from_pretrained, config.tokenizer or config.llm, "tokenizer")
+
+
+def load_llm(reference: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """Any causal LLM of transformers. Raises RecipeError naming the model when it cannot be loaded."""
+    return _load(AutoModelForCausalLM.from_pretrained, reference, "LLM", dtype=dtype, attn_implementation=attention)
+
+
+def _load(loader: Any, reference: str, what: str, **settings: Any) -> Any:
+    try:
+        return loader(str(resolve(reference)), **settings)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{what} {reference!r} cannot be loaded: {' '.join(str(error).split())[:300]}",
+                          "give a hub name, a directory, or packaged:<asset> (see python -m salad_ds.assets)") from None
+
+
+def build_student(config: ModelConfig, loading: contextlib.AbstractContextManager[None] | None = None) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
+    """LLM and encoder pretrained, adapter freshly initialised from ``config.seed``.
+
+    ``loading``: a context for loading the LLM alone, such as one that shards it on arrival.
+    """
+    tokenizer = load_tokenizer(config)
+    dtype = torch_dtype(config.dtype)
+    with loading or contextlib.nullcontext():
+        llm = load_llm(config.llm, dtype, config.attention)
+    if config.gradient_checkpointing:
+        llm.gradient_checkpointing_enable({"use_reentrant": False})
+    encoder = build_encoder(config.encoder)
+    settings = SaladConfig(
+        text_config=llm.config, encoder=encoder.to_dict(), start_token_id=start_token(tokenizer),
+        sampling_rate=encoder.sample_rate,
+        adapter={"layers": config.adapter.layers, "width": config.adapter.width, "mlp": config.adapter.mlp,
+                 "heads": config.adapter.heads, "kv_heads": config.adapter.kv_heads, "stack": config.adapter.stack,
+                 "output_rms": embedding_rms(llm)},
+    )
+    settings._attn_implementation = config.attention
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
+    model.adapter.to(dtype)
+    return model, tokenizer
+
+
+def embedding_rms(llm: PreTrainedModel) -> float:
+    """Root mean square of the LLM's token embeddings as its layers see them."""
+    table = llm.get_input_embeddings()
+    with gathered(table.weight), torch.no_grad():
+        ids = torch.arange(0, table.weight.shape[0], max(table.weight.shape[0] // 4096, 1), device=table.weight.device)
+        return float(table(ids).float().square().mean().sqrt())
+
+
+@contextlib.contextmanager
+def gathered(parameter: torch.nn.Parameter) -> Iterator[None]:
+    """The whole parameter, where ZeRO-3 has sharded it."""
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            yield
+    else:
+        yield
+

@@ -1,0 +1,1 @@
+"""Active selection of texts to be synthesised: embed, cluster, probe, sample."""

@@ -1,0 +1,1 @@
+"""Text to speech: engines behind one protocol, text normalisation, and speech shards with word times."""

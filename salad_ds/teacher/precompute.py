@@ -1,0 +1,238 @@
+"""``salad-ds precompute``: the teacher reads every text once and the store keeps what it says.
+
+The work is cut into *groups* of neighbouring lengths, one store shard each. A group is finished when its shard is
+there, so a run that was killed does again at most the groups it was in. Groups are planned so that taking finished
+ones away does not move the borders of the others: texts are sorted by length, shortest first, and a group is closed
+by the first text that would overflow it, which any longer text would too. The same texts thus meet in the same
+batches, and the store comes out the same, byte for byte, however often the run was killed and however many ranks
+shared it.
+
+What a record holds does not depend on its batch: the draws are keyed by the text, and padding cannot be seen
+(forward.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig
+
+from salad_ds.config import Recipe
+from salad_ds.errors import AssetError, RecipeError, StoreError
+from salad_ds.progress import Progress, clock
+from salad_ds.teacher.forward import TeacherForward, default_device, load_teacher, load_tokenizer
+from salad_ds.teacher.identity import model_directory, teacher_identity
+from salad_ds.teacher.ranks import Ranks
+from salad_ds.teacher.sampling import Record, join, summarise, uniforms
+from salad_ds.teacher.store import StoreSettings, TeacherStore
+from salad_ds.teacher.texts import TextPool, collect, recipe_directories
+from salad_ds.text import tokenizer_identity
+
+GROUP_TOKENS = {"cpu": 8192, "cuda": 1 << 18}
+"""Tokens of one store shard: about a minute's work, so that is what a killed run loses."""
+
+CHUNK_VALUES = 1 << 24
+"""Logits handled at once: the float64 running sum over them takes 128 MiB."""
+
+
+@dataclass(frozen=True)
+class PrecomputeReport:
+    """What a run did. ``seconds`` are wall time of the slowest rank."""
+
+    store: Path
+    texts: int
+    """Distinct texts of the sources; all of them are in the store now."""
+    computed: int
+    """Of these, the ones this run computed."""
+    tokens: int
+    """Tokens read by this run's teacher, padding not counted."""
+    seconds: float
+    bytes_per_token: float
+    """Size of the whole store over its rows."""
+    missing: list[str]
+    """Source directories that do not exist yet."""
+    skipped: dict[str, Any]
+    """Texts that cannot be used: reason → count and examples."""
+
+    def __str__(self) -> str:
+        rate = f", {self.tokens / self.seconds:.0f} tokens/s" if self.computed and self.seconds > 0 else ""
+        lost = sum(row["count"] for row in self.skipped.values())
+        parts = [f"{self.computed} of {self.texts} texts computed",
+                 f"{self.tokens} tokens in {clock(self.seconds)}{rate}",
+                 f"{self.bytes_per_token:.0f} bytes/token in {self.store}"]
+        if lost:
+            parts.append(f"{lost} texts cannot be used: {', '.join(self.skipped)}")
+        if self.missing:
+            parts.append(f"not there yet: {', '.join(self.missing)}")
+        return "precompute: " + "; ".join(parts)
+
+
+def precompute(recipe: Recipe, sources: Sequence[str | Path] | None = None,
+               group_tokens: int | None = None) -> PrecomputeReport:
+    """Fill the recipe's teacher store with every text of its stages (and of ``measure.speech``), or of ``sources``.
+
+    ``sources``: directories of shards, relative to ``workdir`` unless absolute. Texts that the store has are not
+    computed again, so calling this after new texts appeared (Stage II) adds exactly those. Under a launcher the ranks
+    share the work; they must see the same file system. Raises StoreError if the store is another teacher's, another
+    tokenizer's or of other settings; AssetError if the teacher cannot be loaded; DataError for damaged shards.
+    """
+    reference = recipe.teacher.llm or recipe.model.llm
+    named = [str(path) for path in (recipe_directories(recipe) if sources is None else sources)]
+    with Ranks() as ranks, contextlib.ExitStack() as stack:
+        tokenizer = load_tokenizer(recipe.model.tokenizer or recipe.model.llm)
+        # Once for all ranks, because the weights are read; where it fails, it fails on all of them.
+        settings = ranks.first(lambda: store_settings(recipe, tokenizer_identity(tokenizer)))
+        path = recipe.path(recipe.teacher.store)
+        ranks.first(lambda: stack.enter_context(only_writer(path)))
+        ranks.first(lambda: TeacherStore.create(path, settings) and None)
+        store = TeacherStore.create(path, settings)
+        pool, notes = collect({name: recipe.path(name) for name in named}, tokenizer, recipe.data.context,
+                              quiet=ranks.rank > 0)
+        device = default_device(ranks.local)
+        groups = plan_groups(pool, [text for text in range(len(pool)) if pool.keys[text] not in store],
+                             group_tokens or GROUP_TOKENS[device.type])
+        ranks.barrier()  # everybody has looked at the store before anybody adds to it
+        seconds = 0.0
+        # The longest first: if they do not fit into memory, that is known at once.
+        if mine := groups[::-1][ranks.rank::ranks.size]:
+            teacher = load_teacher(reference, device)
+            made_from = {"sources": notes["sources"], "context": recipe.data.context, "dtype": str(teacher.dtype)}
+            started = time.monotonic()
+            fill(store, teacher, pool, mine, recipe.teacher.batch_tokens, made_from, quiet=ranks.rank > 0)
+            seconds = time.monotonic() - started
+        seconds = max(ranks.gather(seconds))  # also waits for everybody's last shard
+        store.refresh()
+        lengths = pool.lengths()
+        report = PrecomputeReport(
+            path, len(pool), sum(map(len, groups)), int(sum(lengths[group].sum() for group in groups)),
+            seconds, store.bytes / max(store.rows, 1), notes["missing"], notes["skipped"])
+        if ranks.rank == 0:
+            print(report, file=sys.stderr, flush=True)
+        return report
+
+
+def store_settings(recipe: Recipe, tokenizer: str) -> StoreSettings:
+    """Settings of the recipe's store; ``tokenizer`` is the identity of the student's. Reads the teacher's weights.
+
+    Raises AssetError for a teacher that is not a language model, RecipeError for one with another tokenizer.
+    """
+    reference, wanted = recipe.teacher.llm or recipe.model.llm, recipe.teacher
+    check_tokenizer(reference, tokenizer)
+    vocab = vocabulary(reference)
+    top_k = min(wanted.top_k, vocab)
+    return StoreSettings(
+        teacher=teacher_identity(reference), tokenizer=tokenizer, vocab=vocab, top_k=top_k,
+        samples=wanted.samples if top_k < vocab else 0, seed=wanted.seed,
+        made_from={"llm": reference, "recipe": recipe.name})
+
+
+def fill(store: TeacherStore, teacher: TeacherForward, pool: TextPool, groups: list[list[int]], batch_tokens: int,
+         made_from: dict[str, Any], quiet: bool = False) -> None:
+    """Compute ``groups`` (lists of texts of ``pool``) and add each to ``store`` as one shard."""
+    if teacher.vocab != store.settings.vocab:
+        raise StoreError(f"the teacher's softmax has {teacher.vocab} entries, its store {store.settings.vocab}",
+                         "set teacher.store to another directory")
+    lengths = pool.lengths()
+    written, rows = 0, 0
+    with Progress("precompute", int(sum(lengths[group].sum() for group in groups)), "tokens", quiet=quiet) as progress:
+        for group in groups:
+            records: list[tuple[bytes, Record]] = []
+            for batch in batches(group, lengths, batch_tokens):
+                keys = [pool.keys[text] for text in batch]
+                texts = [(key, pool.ids(text)) for key, text in zip(keys, batch, strict=True)]
+                records += zip(keys, read(teacher, store.settings, texts), strict=True)
+                progress.update(int(lengths[batch].sum()), f"{written / rows:.0f} bytes/token" if rows else "")
+            written += store.add(records, made_from).stat().st_size
+            rows += sum(len(record) for _, record in records)
+
+
+def read(teacher: TeacherForward, settings: StoreSettings, texts: list[tuple[bytes, np.ndarray]]) -> list[Record]:
+    """Records of one batch of texts (key, token ids). Raises StoreError naming a text the teacher fails on."""
+    for key, ids in texts:
+        if int(ids.max()) >= teacher.vocab:
+            raise StoreError(f"text {key.hex()} has token id {int(ids.max())}, the teacher knows {teacher.vocab}",
+                             "use the teacher's own tokenizer")
+    step = max(1, CHUNK_VALUES // teacher.vocab)
+    draws = np.concatenate([uniforms(settings.seed, key, len(ids) - 1, settings.samples) for key, ids in texts])
+    ends = np.cumsum([0] + [len(ids) - 1 for _, ids in texts])
+    with torch.inference_mode():
+        states = torch.cat(teacher.rows([ids.astype(np.int64) for _, ids in texts]))
+        try:
+            record = join([summarise(teacher.logits(states[at:at + step]), settings.top_k, draws[at:at + step])
+                           for at in range(0, len(states), step)])
+        except StoreError as error:
+            raise StoreError(f"{error.what} (in a batch with the text {texts[0][0].hex()}, "
+                             f"token ids {texts[0][1][:8].tolist()}...)", error.mend) from None
+    return [record.rows(slice(begin, end)) for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def plan_groups(pool: TextPool, texts: list[int], group_tokens: int) -> list[list[int]]:
+    """Cut ``texts`` into groups of at most ``group_tokens`` tokens (one text at least), shortest texts first.
+
+    Planning again without some of the groups gives the others unchanged.
+    """
+    lengths = pool.lengths()
+    groups: list[list[int]] = []
+    room = 0
+    for text in sorted(texts, key=lambda text: (lengths[text], pool.keys[text])):
+        if not groups or lengths[text] > room:
+            groups.append([])
+            room = group_tokens
+        groups[-1].append(text)
+        room -= int(lengths[text])
+    return groups
+
+
+def batches(group: list[int], lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:
+    """Cut a group (ascending lengths) into batches of at most ``batch_tokens`` positions, padding included."""
+    batch: list[int] = []
+    for text in group:
+        if batch and (len(batch) + 1) * int(lengths[text]) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def vocabulary(reference: str) -> int:
+    """Width of the softmax, from the model's configuration alone."""
+    try:
+        return int(AutoConfig.from_pretrained(model_directory(reference)).get_text_config().vocab_size)
+    except (OSError, ValueError, AttributeError) as error:
+        raise AssetError(f"{reference} is not a language model ({str(error).splitlines()[0]})",
+                         "give a saved Hugging Face causal LM") from error
+
+
+def check_tokenizer(reference: str, identity: str) -> None:
+    """Refuse a teacher that comes with another tokenizer than the student's: its ids would mean other words."""
+    try:
+        own = tokenizer_identity(load_tokenizer(reference))
+    except AssetError:
+        return  # a teacher saved without a tokenizer takes the student's
+    if own != identity:
+        raise RecipeError(f"the teacher {reference} has tokenizer {own}, the student {identity}",
+                          "use a teacher with the student's tokenizer")
+
+
+@contextlib.contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Be the only run that writes to a store, and sweep up what a killed one left half written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another precompute run is writing to {directory}", "wait for it to end") from None
+        for part in directory.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        yield

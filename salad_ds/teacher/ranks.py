@@ -1,0 +1,72 @@
+"""The processes that share a precompute run: who am I, wait for the others, let one speak for all.
+
+Under ``deepspeed``, ``torchrun`` or any launcher that sets RANK and WORLD_SIZE there are several; alone there is one.
+Only small messages between CPUs are needed, so the group is gloo whatever the training uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from salad_ds.errors import SaladError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""Ranks finish at different times; a dead one is the launcher's to notice."""
+
+
+class Ranks:
+    """``rank``, ``size``, ``local``: place in the run and on the machine. A context manager around the run."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.local = int(os.environ.get("LOCAL_RANK", self.rank))
+        self.group: Any = None
+        self.began = False
+
+    def __enter__(self) -> Ranks:
+        if self.size > 1:
+            if not dist.is_initialized():
+                dist.init_process_group("gloo", timeout=PATIENCE)
+                self.began = True
+            self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.began:
+            dist.destroy_process_group()
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.group)
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value``, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns on rank 0, on every rank. A SaladError there is raised everywhere."""
+        if self.size == 1:
+            return work()
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = work()
+            except SaladError as error:
+                box[1] = (type(error), error.what, error.mend)
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        if box[1] is not None:
+            kind, what, mend = box[1]
+            raise kind(what, mend)
+        return box[0]

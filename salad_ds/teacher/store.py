@@ -1,0 +1,229 @@
+"""The teacher store: what the teacher says after every prefix of every text, keyed by the text.
+
+The teacher reads text only, so its answers do not depend on how the student's copy is interleaved with speech: computed
+once per text, they serve every interleaving, epoch and student (SALAD.md, 'The objective'). A record's address is
+(teacher identity, tokenizer identity, token ids); a store made by another teacher or tokenizer is refused by name.
+
+On disk: ``store.json`` (the settings) and ``<digest>.safetensors`` shards (see ``shard.py``), each appearing whole.
+Shards are only ever added. A store is memory-mapped; in memory lies one index, 16 bytes per text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from salad_ds.distill.targets import SparseTargets
+from salad_ds.errors import DataError, StoreError
+from salad_ds.files import digest_of, read_json, write_json
+from salad_ds.teacher.codec import DEFAULT_CODEC, Codec, make_codec
+from salad_ds.teacher.sampling import Record
+from salad_ds.teacher.shard import SCHEMA, Shard, damaged, open_shard, write_shard
+from salad_ds.text import text_key
+
+SETTINGS = "store.json"
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What every record of a store has in common."""
+
+    teacher: str
+    """``teacher_identity`` of the LLM."""
+    tokenizer: str
+    """``text.tokenizer_identity``."""
+    vocab: int
+    """Width of the teacher's softmax."""
+    top_k: int
+    samples: int
+    seed: int
+    codec: str = DEFAULT_CODEC
+    made_from: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def make_codec(self) -> Codec:
+        return make_codec(self.codec, self.vocab, self.top_k, self.samples)
+
+    def header(self) -> dict[str, Any]:
+        """The settings as they stand in ``store.json`` and in every shard."""
+        return {key: value for key, value in asdict(self).items() if key != "made_from"}
+
+
+class TeacherStore:
+    """Random access to the records of a store, and a place to add some. Reading is safe from several threads."""
+
+    def __init__(self, directory: Path, settings: StoreSettings,
+                 tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        self.directory, self.settings, self.tokenizer = directory, settings, tokenizer
+        self.codec = settings.make_codec()
+        self.shards: list[Shard] = []
+        self.refresh()
+
+    @classmethod
+    def create(cls, path: str | Path, settings: StoreSettings) -> TeacherStore:
+        """Open the store at ``path`` for more records, or begin one.
+
+        Raises StoreError if one of other settings is there, naming what differs.
+        """
+        directory = Path(path)
+        if (directory / SETTINGS).exists():
+            store = cls.open(directory, settings.teacher, settings.tokenizer)
+            differing = [f"{name} {have!r} instead of {want!r}" for (name, want), have in
+                         zip(settings.header().items(), store.settings.header().values(), strict=True) if have != want]
+            if differing:
+                raise StoreError(f"the teacher store {directory} was made with {', '.join(differing)}",
+                                 "set teacher.store to another directory, or take the store's settings")
+            return store
+        body = {"schema": SCHEMA, "kind": "teacher-store", **asdict(settings)}
+        write_json(directory / SETTINGS, {**body, "digest": digest_of(body)})
+        return cls(directory, settings)
+
+    @classmethod
+    def open(cls, path: str | Path, teacher_identity: str, tokenizer_identity: str,
+             tokenizer: PreTrainedTokenizerBase | None = None) -> TeacherStore:
+        """Open a store for reading.
+
+        ``tokenizer`` only serves error messages: with it a missing text is named by its words, else by its ids.
+        Raises StoreError if there is no store, it is damaged, or it belongs to another teacher or tokenizer.
+        """
+        directory = Path(path)
+        settings = read_settings(directory)
+        for what, have, want in (("teacher", settings.teacher, teacher_identity),
+                                 ("tokenizer", settings.tokenizer, tokenizer_identity)):
+            if have != want:
+                raise StoreError(f"the teacher store {directory} was made by {what} {have}, the recipe has {want}",
+                                 "set teacher.store to another directory and run `salad-ds precompute`, "
+                                 f"or name the {what} that made it")
+        return cls(directory, settings, tokenizer)
+
+    def refresh(self) -> None:
+        """Take notice of shards added by others since the store was opened. Raises StoreError for a damaged one."""
+        known = {shard.path: shard for shard in self.shards}
+        paths = sorted(self.directory.glob("*.safetensors"))
+        self.shards = [known.get(path) or self._open_shard(path) for path in paths]
+        prefixes = [shard.keys[:, :8].copy().view(">u8")[:, 0].astype(np.uint64) for shard in self.shards]
+        places = [np.stack([np.full(len(shard.keys), number), np.arange(len(shard.keys))], 1).astype(np.int32)
+                  for number, shard in enumerate(self.shards)]
+        prefix = np.concatenate(prefixes) if prefixes else np.zeros(0, dtype=np.uint64)
+        order = np.argsort(prefix, kind="stable")
+        self._prefix = prefix[order]
+        self._place = (np.concatenate(places) if places else np.zeros((0, 2), dtype=np.int32))[order]
+
+    def _open_shard(self, path: Path) -> Shard:
+        shard = open_shard(path)
+        for name, want in self.settings.header().items():
+            if shard.header.get(name) != want:
+                raise StoreError(f"teacher shard {path} was made with {name} {shard.header.get(name)!r}, "
+                                 f"its store with {want!r}", "remove that file from the store")
+        return shard
+
+    def __len__(self) -> int:
+        """Texts."""
+        return len(self._prefix)
+
+    @property
+    def rows(self) -> int:
+        """Positions, over all texts."""
+        return sum(shard.header["rows"] for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the shards on disk."""
+        return sum(shard.path.stat().st_size for shard in self.shards)
+
+    def find(self, key: bytes) -> tuple[Shard, int] | None:
+        """Shard and place of a text key, None if the store has no such record."""
+        prefix = np.uint64(int.from_bytes(key[:8], "big"))
+        place = int(np.searchsorted(self._prefix, prefix))
+        while place < len(self._prefix) and self._prefix[place] == prefix:
+            shard = self.shards[self._place[place, 0]]
+            if shard.keys[self._place[place, 1]].tobytes() == key:
+                return shard, int(self._place[place, 1])
+            place += 1
+        return None
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.find(key) is not None
+
+    def keys(self) -> Iterator[bytes]:
+        """Every text key, shard by shard."""
+        for shard in self.shards:
+            for key in shard.keys:
+                yield key.tobytes()
+
+    def record(self, ids: tuple[int, ...], rows: Tensor | None = None) -> Record:
+        """The record of the text with these token ids (document start included), or the given rows of it.
+
+        Raises StoreError naming the text if it is missing, or a row it does not have.
+        """
+        found = self.find(text_key(ids))
+        if found is None:
+            raise StoreError(f"the teacher store {self.directory} has no record of {self._name(ids)}",
+                             "run `salad-ds precompute` with this recipe")
+        shard, place = found
+        data, count = shard.record(place)
+        if count != len(ids) - 1:
+            raise damaged(shard.path, f"it has {count} rows for a text of {len(ids)} tokens")
+        chosen = None if rows is None else rows.cpu().numpy()
+        if chosen is not None and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
+            raise StoreError(f"row {int(chosen.max())} was asked of {self._name(ids)}, which has rows 0 to {count - 1}",
+                             "row i predicts token i + 1 of the text")
+        return self.codec.decode(data, count, chosen)
+
+    def get(self, ids: tuple[int, ...], rows: Tensor | None = None) -> SparseTargets:
+        """Targets of rows 0..L-2 of a text of L token ids, or of ``rows``: row i is about ids[i + 1] given ids[..i]."""
+        return self.record(ids, rows).targets()
+
+    def _name(self, ids: tuple[int, ...]) -> str:
+        if self.tokenizer is None:
+            return f"the text with the token ids {list(ids[:8])}... ({len(ids)} tokens)"
+        start = " ".join(self.tokenizer.decode(list(ids[1:40])).split())
+        return f"the text {start[:60]!r}{'...' if len(start) > 60 else ''} ({len(ids)} tokens)"
+
+    def add(self, records: list[tuple[bytes, Record]], made_from: dict[str, Any]) -> Path:
+        """Write ``records`` (text key, record) as one new shard; ``refresh`` makes them readable here."""
+        encoded = [(key, self.codec.encode(record), len(record)) for key, record in records]
+        return write_shard(self.directory, encoded, {**self.settings.header(), "made_from": made_from})
+
+    def verify(self) -> int:
+        """Read every byte of the store and compare it with the checksums; returns the number of shards.
+
+        Raises StoreError naming every damaged shard.
+        """
+        read_settings(self.directory)
+        bad, paths = [], sorted(self.directory.glob("*.safetensors"))
+        for path in paths:
+            try:
+                self._open_shard(path).verify()
+            except StoreError as error:
+                bad.append(error.what)
+        if bad:
+            raise StoreError("; ".join(bad), "delete these files and run `salad-ds precompute`: "
+                                             "only their texts are computed again")
+        return len(paths)
+
+
+def read_settings(directory: Path) -> StoreSettings:
+    """``store.json``. Raises StoreError if it is missing, damaged or of another schema."""
+    path = directory / SETTINGS
+    if not path.exists():
+        raise StoreError(f"there is no teacher store in {directory}", "run `salad-ds precompute` first")
+    mend = "delete it and run `salad-ds precompute`: the shards that agree with the recipe are kept"
+    try:
+        body = read_json(path)
+        digest = body.pop("digest", None) if isinstance(body, dict) else None
+        if digest != digest_of(body):
+            raise StoreError(f"{path} was changed after it was written", mend)
+        if body["schema"] != SCHEMA:
+            raise StoreError(f"{path} has schema {body['schema']}, this version reads {SCHEMA}",
+                             "install the salad_ds that wrote it, or precompute again")
+        return StoreSettings(**{name: body[name] for name in StoreSettings.__dataclass_fields__})
+    except DataError as error:
+        raise StoreError(error.what, mend) from None
+    except KeyError as error:
+        raise StoreError(f"{path} lacks {error}", mend) from None

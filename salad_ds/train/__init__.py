@@ -1,0 +1,1 @@
+"""Training: the engine, its loop and schedule, checkpoints, and tracking."""

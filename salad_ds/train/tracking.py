@@ -1,0 +1,223 @@
+"""MLflow tracking that can neither stop nor slow a stage.
+
+One *parent* run per work directory, one *child* per stage. A stage only appends records to a file
+(``tracking-unsent.jsonl``, see journal.py); a background thread (tracking_sender.py) carries them to MLflow and drops
+them once MLflow has them. A server that is away or slow therefore costs the stage nothing: the file grows until the
+server is back, or until the next stage or run in the same work directory sends it. Sending a record twice does no
+harm: metrics at steps a run already holds, and parameters it already has, are left out.
+
+``tracking.json`` remembers the runs: a stage that did not finish and whose recipe is unchanged continues its run; a
+stage that finished, or whose recipe changed, starts another child. Only rank 0 tracks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsFloat
+
+from salad_ds.config import Recipe, plain
+from salad_ds.errors import SaladError
+from salad_ds.files import digest_of
+from salad_ds.train.journal import Journal
+from salad_ds.train.tracking_runs import Runs, public, store_uri
+from salad_ds.train.tracking_sender import Sender, reason, say
+
+SETTINGS = {  # short, because a buffer takes what a server does not; the user's own values win
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+BOOKKEEPING = {"keep", "checkpoint_every", "log_every", "deepspeed", "ranks", "micro_batch"}
+"""Settings of a training stage that may change between a stop and a resume."""
+
+
+class Tracker:
+    """What a stage reports to. This base tracks nothing: it serves other ranks and ``tracking.enabled=false``."""
+
+    run_id: str | None = None
+    """The MLflow run of the stage, once MLflow has been reached."""
+
+    def start_stage(self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any],
+                    datasets: Mapping[str, str]) -> None:
+        """What a training stage runs on: its settings, the DeepSpeed config in force, digests of its shards by path."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Settings of the stage; nested dictionaries are flattened with dots. The first value of a key stays."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers at ``step``; steps the run already holds are left out. Without a step the newest value counts."""
+
+    def artifact(self, path: str | Path, folder: str = "") -> None:
+        """A file or directory, read when it is sent."""
+
+    def dict_artifact(self, value: Any, name: str) -> None:
+        """A JSON-able value as the artefact ``name`` (``.json`` or ``.yaml``)."""
+
+    def text_artifact(self, text: str, name: str) -> None:
+        """Text as the artefact ``name``."""
+
+    def dataset(self, name: str, digest: str, source: str | Path) -> None:
+        """A dataset input: its name, digest (MLflow keeps 36 characters) and directory."""
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``. Waits for the delivery, within limits."""
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        killed = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        self.finish("KILLED" if killed else "FAILED" if kind else "FINISHED")
+
+
+def open_tracker(recipe: Recipe, stage: str, resume_id: str | None = None) -> Tracker:
+    """The tracker of one stage; a context manager that marks a crash FAILED.
+
+    ``resume_id`` names the MLflow run to continue; by default tracking.json knows it. Every recipe key and the recipe
+    are recorded at once; ``start_stage`` adds what a training stage runs on. Never raises for MLflow's sake.
+    """
+    if not recipe.tracking.enabled or rank() != 0:
+        return Tracker()
+    try:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # migrations of a new SQLite store are no news
+        # In this thread on purpose: an import racing with the stage's own may meet half-initialised modules.
+        importlib.import_module("mlflow")
+        tracker = MlflowTracker(recipe, stage, resume_id)
+        tracker.describe(recipe)
+    except Exception as error:
+        say(f"off for {stage}: {reason(error)}")
+        return Tracker()
+    return tracker
+
+
+def open_command(recipe: Recipe) -> str:
+    """How to look at the runs: a shell command, or the server's address."""
+    if recipe.tracking.uri and not recipe.tracking.uri.startswith("sqlite:"):
+        return public(recipe.tracking.uri)
+    return f"mlflow server --backend-store-uri {shlex.quote(store_uri(recipe))} --host 127.0.0.1 --port 5000"
+
+
+class MlflowTracker(Tracker):
+    """Appends records to the journal and owns the thread that sends them."""
+
+    def __init__(self, recipe: Recipe, stage: str, resume_id: str | None = None) -> None:
+        self.recipe = recipe
+        work = recipe.path(".").absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        self.runs = Runs(recipe, work)
+        self.attempt = self.runs.begin(stage, attempt_digest(recipe, stage), resume_id)
+        self.journal = Journal(work / "tracking-unsent.jsonl")
+        self.sender = Sender(self.runs, self.journal, work / ".tracking.sender", public(recipe.tracking.uri) or "local")
+        self.patience = 15.0 if recipe.tracking.uri.startswith("http") else 60.0
+        self.muted = self.done = False
+        self.record("status", value="RUNNING")
+        self.sender.start()
+
+    @property
+    def run_id(self) -> str | None:  # type: ignore[override]
+        return self.runs.known(self.attempt)
+
+    def describe(self, recipe: Recipe) -> None:
+        """Record every key of the recipe, and the recipe."""
+        settings = plain(recipe)
+        settings["tracking"]["uri"] = public(recipe.tracking.uri)
+        self.params(settings)
+        self.dict_artifact(settings, "recipe.yaml")
+
+    def start_stage(self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any],
+                    datasets: Mapping[str, str]) -> None:
+        self.dict_artifact(dict(settings), "stage.json")
+        self.dict_artifact(dict(deepspeed), "deepspeed.json")
+        for path, digest in datasets.items():
+            self.dataset(path, digest, self.recipe.path(path))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.record("params", values=dict(flatten(values)))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        numbers = {legal(key): float(value) for key, value in values.items() if isinstance(value, SupportsFloat)}
+        self.record("metrics", values=numbers, step=step, time=int(time.time() * 1000))
+
+    def artifact(self, path: str | Path, folder: str = "") -> None:
+        self.record("artifact", path=str(Path(path).absolute()), folder=folder)
+
+    def dict_artifact(self, value: Any, name: str) -> None:
+        self.record("dict", value=value, name=name)
+
+    def text_artifact(self, text: str, name: str) -> None:
+        self.record("text", value=text, name=name)
+
+    def dataset(self, name: str, digest: str, source: str | Path) -> None:
+        self.record("dataset", name=name, digest=digest[:36], source=str(Path(source).absolute()))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        if self.done:
+            return
+        self.done = True
+        self.record("status", value=status)
+        with contextlib.suppress(OSError, SaladError):
+            self.runs.end(self.attempt, status)
+        self.sender.close(self.patience)
+
+    def record(self, kind: str, **content: Any) -> None:
+        """Append one record; a disk that refuses it costs the record, not the stage."""
+        try:
+            self.journal.append({"kind": kind, "run": self.attempt, **content})
+        except (OSError, TypeError, ValueError) as error:
+            if not self.muted:
+                say(f"cannot write {self.journal.path}: {reason(error)}; the stage goes on untracked")
+            self.muted = True
+
+
+def rank() -> int:
+    """This process's rank, from torch.distributed if it runs, else from the launcher's environment."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def attempt_digest(recipe: Recipe, stage: str) -> str:
+    """What makes a stage another run: the settings its result depends on, not how it is spread, saved or tracked."""
+    settings = {key: value for key, value in plain(recipe).items() if key not in ("tracking", "threads", "stages")}
+    if stage not in recipe.stages:
+        return digest_of(settings)
+    own = {key: value for key, value in plain(recipe.stages[stage]).items() if key not in BOOKKEEPING}
+    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "max_bad_share")}
+    return digest_of([settings["model"], data, settings["teacher"], own])
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and text values, as MLflow wants parameters (keys ≤ 250, values ≤ 6000 characters)."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from flatten(item, f"{prefix}.{index}")
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        yield legal(prefix), text if len(text) <= 6000 else text[:5999] + "…"
+
+
+def legal(key: str) -> str:
+    """``key`` with every character that MLflow refuses replaced."""
+    return re.sub(r"[^\w\-. :/]", "_", key)[:250]

@@ -1,0 +1,81 @@
+"""Which MLflow run belongs to which stage of a work directory: ``tracking.json``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from salad_ds.config import Recipe
+from salad_ds.errors import SaladError
+from salad_ds.files import read_json, write_json
+from salad_ds.train.journal import locked
+
+SCHEMA = 1
+
+
+class Runs:
+    """The runs remembered in ``tracking.json``, by store: the local one, or a server without its password.
+
+    ``{"schema", "parents": {store: id}, "attempts": {"stage1#1": {"stage", "digest", "status", "ids": {store: id}}}}``
+    """
+
+    def __init__(self, recipe: Recipe, work: Path) -> None:
+        self.file, self.lock = work / "tracking.json", work / ".tracking.lock"
+        self.name, self.experiment = recipe.name, recipe.tracking.experiment or recipe.name
+        self.work = work
+        self.uri = store_uri(recipe)
+        self.store = public(recipe.tracking.uri) or "local"
+
+    def load(self) -> dict[str, Any]:
+        fresh = {"schema": SCHEMA, "parents": {}, "attempts": {}}
+        if not self.file.exists():
+            return fresh
+        try:
+            state = read_json(self.file)
+            return state if state.get("schema") == SCHEMA else fresh
+        except (SaladError, AttributeError):
+            return fresh
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[dict[str, Any]]:
+        with locked(self.lock):
+            state = self.load()
+            yield state
+            write_json(self.file, state)
+
+    def begin(self, stage: str, digest: str, resume_id: str | None) -> str:
+        """The attempt to report to: the unfinished one of this recipe, or a new one."""
+        with self.change() as state:
+            mine = {key: item for key, item in state["attempts"].items() if item["stage"] == stage}
+            if resume_id is not None:
+                fitting = [key for key, item in mine.items() if item["ids"].get(self.store) == resume_id]
+            else:
+                fitting = [key for key, item in mine.items()
+                           if item["digest"] == digest and item["status"] != "FINISHED"]
+            key = fitting[-1] if fitting else f"{stage}#{len(mine) + 1}"
+            if not fitting:
+                state["attempts"][key] = {"stage": stage, "digest": digest, "status": "", "ids": {}}
+                if resume_id is not None:
+                    state["attempts"][key]["ids"][self.store] = resume_id
+            state["attempts"][key]["status"] = "RUNNING"
+        return key
+
+    def end(self, attempt: str, status: str) -> None:
+        with self.change() as state:
+            state["attempts"][attempt]["status"] = status
+
+    def known(self, attempt: str) -> str | None:
+        return self.load()["attempts"].get(attempt, {}).get("ids", {}).get(self.store)
+
+
+def store_uri(recipe: Recipe) -> str:
+    return recipe.tracking.uri or f"sqlite:///{recipe.path('mlflow.db').absolute()}"
+
+
+def public(uri: str) -> str:
+    """``uri`` without user name and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri

@@ -1,0 +1,61 @@
+"""Install salad_ds. ``make setup`` does it reproducibly (constraints.txt, packaged assets, torchaudio); this file says
+what is needed and which versions can work.
+
+Lower bounds are versions that bring something we rely on, upper bounds the next ones that are expected to break it.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+HERE = Path(__file__).parent
+
+REQUIRED = [
+    "torch>=2.9,<3",  # nn.Buffer, the profiler and autograd behaviour that the loss is tested with
+    "torchaudio>=2.9,<3",  # resampling, in Python; beside a CPU-only torch see salad_ds/mend_torchaudio.py
+    "deepspeed>=0.19,<0.21",  # ZeRO engine, launcher
+    "transformers>=5.23,<6",  # MimiEncoderModel; Whisper layers that return tensors
+    "huggingface_hub>=1",
+    "tokenizers>=0.22",
+    "safetensors>=0.5",
+    "sentencepiece>=0.2",  # tokenizers of Llama-2, Mistral and Gemma
+    "webdataset>=1,<2",  # the shard format
+    "soundfile>=0.13",  # libsndfile with MP3 and Opus; torchaudio itself decodes through torchcodec only
+    "omegaconf>=2.3,<3",  # recipes: typed merge, dotted overrides
+    "mlflow>=3,<4",  # tracking
+    "pyarrow>=18",  # selection tables
+    "numpy>=2",
+    "scipy>=1.13",
+    "scikit-learn>=1.5",  # clustering
+    "pocketsphinx>=5,<6",  # the default aligner on a CPU
+    "num2words>=0.5.13",  # numbers are spoken before they are aligned or synthesised
+    "jiwer>=3.1",  # character and word error rates
+    "matplotlib>=3.8",  # pictures of the report
+    "tqdm>=4.66",
+    "ninja>=1.11",  # DeepSpeed builds its CPU and GPU operators with it
+    "setuptools>=75",  # so does torch.utils.cpp_extension
+    "packaging>=23",
+]
+# Models and corpora that stand in for a model hub; the packages that carry them: salad_ds/assets/requirements.txt
+DEMO = [
+    "gguf>=0.17,<1",  # reads packaged:smollm2-135m
+    "accelerate>=1",  # transformers wants it for GGUF
+    "onnxruntime>=1.19",  # runs the text-to-speech models
+    "av>=14",  # decodes the g722 files of packaged:asterisk
+]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
+
+setup(
+    name="salad_ds",
+    version=re.search(r'__version__ = "(.+?)"', (HERE / "salad_ds/__init__.py").read_text())[1],
+    description="Teach a text LLM to hear: SALAD (arXiv 2510.13632) on DeepSpeed",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["salad_ds", "salad_ds.*", "data_prep"]),
+    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt"]},
+    entry_points={"console_scripts": ["salad-ds = salad_ds.cli:main"]},
+    install_requires=REQUIRED,
+    extras_require={"demo": DEMO, "test": TEST, "dev": [*TEST, "ruff>=0.9"]},
+)

@@ -1,0 +1,55 @@
+"""Fixtures shared by the tests: real packaged models, and tiny random ones that keep their tokenizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu") if not os.path.exists("/dev/nvidia0") else None
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from salad_ds.assets import resolve
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """SmolLM2-135M-Instruct, converted once and cached."""
+    return Path(resolve("packaged:smollm2-135m"))
+
+
+@pytest.fixture(scope="session")
+def whisper_dir() -> Path:
+    """Whisper tiny.en."""
+    return Path(resolve("packaged:whisper-tiny.en"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2_dir):
+    return AutoTokenizer.from_pretrained(smollm2_dir)
+
+
+def make_tiny_llm(directory: Path, smollm2_dir: Path, tied: bool = True) -> Path:
+    """A random two-layer Llama with SmolLM2's tokenizer."""
+    torch.manual_seed(7)
+    config = LlamaConfig(vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, tie_word_embeddings=tied, max_position_embeddings=2048)
+    LlamaForCausalLM(config).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(smollm2_dir).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_dir(tmp_path_factory, smollm2_dir) -> Path:
+    return make_tiny_llm(tmp_path_factory.mktemp("tiny-llm"), smollm2_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny_untied_llm_dir(tmp_path_factory, smollm2_dir) -> Path:
+    return make_tiny_llm(tmp_path_factory.mktemp("tiny-llm-untied"), smollm2_dir, tied=False)

@@ -1,0 +1,155 @@
+"""The whole selection on real text, real speech, a real recogniser and a small student with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from salad_ds.assets import resolve
+from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, SelectConfig, SynthConfig
+from salad_ds.data.shards import Sample, ShardSet, ShardWriter
+from salad_ds.errors import CheckpointError, DataError, RecipeError
+from salad_ds.select.run import sample, select, selection_directory, synthesize_selected
+from salad_ds.select.sample import target
+from salad_ds.select.table import read_table
+
+pytestmark = pytest.mark.assets
+DOMAINS = {"05": "animal", "15": "location", "18": "person"}
+EACH = 24
+
+
+def glosses():
+    """(domain, definition of at least 12 words) from WordNet, EACH per domain."""
+    path = next(Path(resolve("packaged:wordnet")).rglob("data.noun"))
+    counts = dict.fromkeys(DOMAINS, 0)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            number = line.split()[1] if line[0] != " " else ""
+            if counts.get(number, EACH) < EACH:
+                text = line.split("|", 1)[1].split(";")[0].strip()
+                if 12 <= len(text.split()) <= 22 and text.replace(" ", "").isalpha():
+                    counts[number] += 1
+                    yield DOMAINS[number], text
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_llm_dir, whisper_dir):
+    work = tmp_path_factory.mktemp("work")
+    with ShardWriter(work / "text" / "wordnet", source="wordnet") as writer:
+        for i, (domain, text) in enumerate(glosses()):
+            writer.add(Sample(f"w{i:03d}", {"text": text, "domain": domain}))
+    made = Recipe(name="t", workdir=str(work), synth=SynthConfig(workers=1))
+    made.model = ModelConfig(llm=str(tiny_llm_dir), encoder=EncoderConfig("whisper", str(whisper_dir)),
+                             adapter=AdapterConfig(layers=1, width=32, mlp=64, heads=4, kv_heads=2, stack=4))
+    made.data.text_words = made.data.speech_words = [2, 4]
+    made.select = SelectConfig(text="text/wordnet", clusters=3, probe_items=3, gamma=2.0, max_cer=0.5, budget_items=20,
+                               asr="packaged:whisper-tiny.en")
+    return made
+
+
+@pytest.fixture(scope="module")
+def selected(recipe):
+    """The recipe after one whole run."""
+    from salad_ds.model.build import build_student
+
+    with pytest.raises(CheckpointError, match="stage1"):
+        select(recipe, quiet=True)
+    student, tokenizer = build_student(recipe.model)
+    student.save_pretrained(recipe.path("stage1/model"))
+    tokenizer.save_pretrained(recipe.path("stage1/model"))
+    select(recipe)
+    return recipe
+
+
+def tables(recipe):
+    room = selection_directory(recipe)
+    return {name: read_table(room / f"{name}.parquet")[0].to_pylist()
+            for name in ("texts", "names", "probes", "clusters", "selected")}
+
+
+def files(directory):
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*"))
+            if path.is_file()}
+
+
+def test_the_tables_say_what_was_done(selected):
+    found = tables(selected)
+    texts = ShardSet.open(selected.path("text/wordnet"))
+    assert [row["key"] for row in found["texts"]] == [texts.entry(i).key for i in range(len(texts))]
+    labels = np.array([row["cluster"] for row in found["texts"]])
+    assert np.bincount(labels).tolist() == [row["size"] for row in found["names"]]
+    assert all(21 <= row["size"] <= 26 and row["words"] and len(row["nearest"]) == 3 for row in found["names"])
+    # WordNet's own domains are found again, by and large
+    domains = np.array([row["domain"] for row in found["texts"]])
+    assert sum(max(np.unique(domains[labels == c], return_counts=True)[1]) for c in range(3)) > 0.7 * len(texts)
+    assert len(found["probes"]) == 9 and all(not row["rejected"] for row in found["probes"])
+    assert all(row["m"] > 0 and row["tokens"] > 0 and row["seconds"] > 1 and row["heard"] for row in found["probes"])
+    for row in found["clusters"]:
+        own = [probe for probe in found["probes"] if probe["cluster"] == row["cluster"]]
+        weighted = sum(probe["m"] * probe["tokens"] for probe in own) / sum(probe["tokens"] for probe in own)
+        assert row["m"] == pytest.approx(weighted) and row["m_low"] < row["m"] < row["m_high"]
+        assert row["cer"] == pytest.approx(np.mean([min(probe["cer"], 1) for probe in own]))
+        assert row["drawn"] == sum(chosen["cluster"] == row["cluster"] for chosen in found["selected"])
+    assert [row["p_target"] for row in found["clusters"]] == pytest.approx(target(
+        np.array([row["p_web"] for row in found["clusters"]]), np.array([row["m"] for row in found["clusters"]]),
+        np.array([bool(row["set_aside"]) for row in found["clusters"]]), 2.0, "active"))
+    assert len({row["key"] for row in found["selected"]}) == len(found["selected"]) == 20
+
+
+def test_a_second_run_makes_nothing_and_a_lost_table_comes_back_byte_for_byte(selected):
+    room = selection_directory(selected)
+    before = files(room)
+    times = {path: path.stat().st_mtime_ns for path in room.rglob("*") if path.is_file()}
+    select(selected, quiet=True)
+    assert times == {path: path.stat().st_mtime_ns for path in room.rglob("*") if path.is_file()}
+    for path in [*room.glob("*.parquet"), *room.glob("probe-*/heard-*.parquet"), room / "embeddings.npy"]:
+        path.unlink()
+    select(selected, quiet=True)
+    assert files(room) == before
+
+
+def test_what_was_selected_is_spoken(selected):
+    manifest = synthesize_selected(selected)
+    rows = tables(selected)["selected"]
+    assert manifest["samples"] == 20
+    speech = ShardSet.open(selected.path("stage2/speech"))
+    assert [speech.entry(i).key for i in range(20)] == [row["key"] for row in rows]
+    assert speech.read(3).meta["cluster"] == rows[3]["cluster"] and speech.words(3)
+    expected = sum(row["expected_seconds"] for row in rows)
+    assert speech.seconds == pytest.approx(expected, rel=0.25), "the pace of the probes foretells the budget"
+
+
+def test_only_the_draw_is_made_again_for_another_policy(selected, tmp_path):
+    room = selection_directory(selected)
+    probes = (room / "probes.parquet").stat().st_mtime_ns
+    kept = selected.select.policy, selected.select.budget_items, selected.stages
+    try:
+        selected.select.policy = "uniform"
+        clusters = select(selected, quiet=True).to_pylist()
+        assert [row["p_target"] for row in clusters] == pytest.approx([row["p_web"] for row in clusters])
+        assert (room / "probes.parquet").stat().st_mtime_ns == probes
+        selected.select.budget_items = 0
+        with pytest.raises(DataError, match="budget"):
+            select(selected, quiet=True)
+        selected.select.max_cer = -1.0
+        selected.select.budget_items = 5
+        with pytest.raises(DataError, match="set aside"):
+            select(selected, quiet=True)
+    finally:
+        selected.select.policy, selected.select.budget_items, selected.stages = kept
+        selected.select.max_cer = 0.5
+    select(selected, quiet=True)
+
+
+def test_wrong_settings_are_refused(selected, tmp_path):
+    made = Recipe(name="t", workdir=selected.workdir)
+    with pytest.raises(RecipeError, match=r"select\.text"):
+        select(made)
+    made.select.text = "stage2/speech"
+    synthesize_selected(selected)
+    with pytest.raises(RecipeError, match="holds speech"):
+        select(made)
+    with pytest.raises(DataError, match="probes.parquet"):
+        empty = Recipe(name="t", workdir=str(tmp_path))
+        empty.select.budget_items = 4
+        sample(empty, None, None, None)
