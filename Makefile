@@ -1,7 +1,7 @@
 # One command each: set-up, demo, tests. `make help` lists them.
 #
-# Variables: PYTHON (3.11 or newer; found by itself), VENV (.venv), TORCH_ARGS (extra arguments for installing torch, such as
-# --index-url https://download.pytorch.org/whl/cpu for a build without CUDA), ARGS (extra arguments of pytest).
+# Variables: PYTHON (3.11 or newer; found by itself), VENV (.venv), TORCH_ARGS (extra arguments for installing torch, such as an
+# --index-url of builds without CUDA), ARGS (extra arguments of pytest).
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -33,7 +33,7 @@ doctor: setup  ## what this machine has and lacks
 
 lint: setup  ## ruff over everything
 	$(VENV)/bin/python -c 'import ruff' 2>/dev/null || $(PIP) install -q -c constraints.txt ruff
-	$(VENV)/bin/python -m ruff check --select E,F,I,UP,B --line-length 120 --target-version py311 $(SOURCES)
+	$(VENV)/bin/python -m ruff check $(SOURCES)
 
 clean:  ## remove what tools leave behind; runs/ and the environment stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from salad_ds import __version__
 from salad_ds.config import Recipe, load_recipe
 from salad_ds.errors import SaladError
+from salad_ds.environment import hush, prepare_environment
 
 ROAD = """the road, in order (each verb resumes, and leaves alone what is done):
   prepare      corpora → speech and text shards
@@ -101,22 +101,36 @@ def run(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 VERBS: dict[str, tuple[CheckedVerb, str]] = {
-    "prepare": (prepare, "corpora → shards"), "synthesize": (synthesize, "text shards → speech shards"),
-    "align": (align, "word times"), "precompute": (precompute, "teacher store"), "train": (train, "one training stage"),
-    "measure": (measure, "M, F and controls"), "evaluate": (evaluate, "text against speech"),
-    "select": (select, "Stage II: clusters, probes, selected speech"), "report": (report, "the page"),
-    "lint": (lint, "check what was made"), "run": (run, "the whole road"),
+    "prepare": (prepare, "corpora → shards"),
+    "synthesize": (synthesize, "text shards → speech shards"),
+    "align": (align, "word times"),
+    "precompute": (precompute, "teacher store"),
+    "train": (train, "one training stage"),
+    "measure": (measure, "M, F and controls"),
+    "evaluate": (evaluate, "text against speech"),
+    "select": (select, "Stage II: clusters, probes, selected speech"),
+    "report": (report, "the page"),
+    "lint": (lint, "check what was made"),
+    "run": (run, "the whole road"),
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="salad-ds", description="Teach a text LLM to hear (SALAD, arXiv 2510.13632).",
-                                  epilog=ROAD, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="salad-ds",
+        description="Teach a text LLM to hear (SALAD, arXiv 2510.13632).",
+        epilog=ROAD,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("--version", action="version", version=f"salad-ds {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
     for name, (_, told) in VERBS.items():
-        verb = verbs.add_parser(name, help=told, description=told,
-                                epilog=f"example: salad-ds {name} salad_ds/recipes/demo.yaml workdir=runs/mine")
+        verb = verbs.add_parser(
+            name,
+            help=told,
+            description=told,
+            epilog=f"example: salad-ds {name} salad_ds/recipes/demo.yaml workdir=runs/mine",
+        )
         verb.add_argument("recipe", help="a YAML recipe, such as salad_ds/recipes/demo.yaml")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the recipe")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -125,11 +139,16 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--stage", default="stage1", help="which of the recipe's stages (default: stage1)")
         if name in ("measure", "evaluate"):
             verb.add_argument("--checkpoint", default="stage1", help="init, a stage of the recipe, or a directory")
-    verb = verbs.add_parser("generate", help="hear a clip, answer in text",
-                            epilog="example: salad-ds generate --checkpoint runs/demo/stage1/model --audio x.wav --text ' The word is'")
+    verb = verbs.add_parser(
+        "generate",
+        help="hear a clip, answer in text",
+        epilog="example: salad-ds generate --checkpoint runs/demo/stage1/model --audio x.wav --text ' The word is'",
+    )
     verb.add_argument("--checkpoint", required=True, help="directory of a saved student")
     verb.add_argument("--audio", action="append", default=[], help="an audio file; may be given several times")
-    verb.add_argument("--text", default="", help="text around the clips, <|audio|> for each; without a mark the clips come first")
+    verb.add_argument(
+        "--text", default="", help="text around the clips, <|audio|> for each; without a mark the clips come first"
+    )
     verb.add_argument("--max-new-tokens", type=int, default=40)
     verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -141,7 +160,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 130 interrupted."""
     chosen = parser().parse_args(arguments)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    prepare_environment()
+    if not chosen.debug:
+        hush()
     try:
         if chosen.verb == "doctor":
             from salad_ds.doctor import run as examine
@@ -158,7 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SaladError as error:
         if chosen.debug:
             traceback.print_exc()
-        print(f"salad-ds {chosen.verb}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr)
+        print(
+            f"salad-ds {chosen.verb}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print(f"\nsalad-ds {chosen.verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)

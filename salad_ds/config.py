@@ -11,7 +11,7 @@ import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -47,7 +47,7 @@ class AdapterConfig:
 class ModelConfig:
     llm: str = MISSING
     """The text LLM that is taught to hear: hub name, directory, or ``packaged:<asset>``."""
-    tokenizer: Optional[str] = None
+    tokenizer: str | None = None
     """Its tokenizer; by default that of ``llm``."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -127,7 +127,7 @@ class TeacherConfig:
 
     mode: str = "store"
     """``store``: targets precomputed by ``salad-ds precompute``; ``live``: a teacher beside the student."""
-    llm: Optional[str] = None
+    llm: str | None = None
     """By default ``model.llm``: SALAD distils an LLM into its own speech-adapted copy."""
     store: str = "teacher"
     """Directory of the store, relative to ``workdir``."""
@@ -145,11 +145,13 @@ class TrainConfig:
     """One training stage (SALAD.md, 'Training'). The defaults are the paper's Stage I for a 3B LLM."""
 
     sources: list[SourceConfig] = MISSING
-    init_from: Optional[str] = None
-    """A stage of this recipe (``init``, ``stage1``) or the directory of a saved student to start from; by default a fresh one."""
+    init_from: str | None = None
+    """A stage of this recipe (``init``, ``stage1``) or the directory of a saved student to start from; by default a
+    fresh one."""
     steps: int = 24000
     ranks: int = 1
-    """Processes on this machine when ``salad-ds run`` launches the stage; under your own launcher its world size counts."""
+    """Processes on this machine when ``salad-ds run`` launches the stage; under your own launcher its world size
+    counts."""
     micro_batch: int = 1
     """Rows of ``data.context`` positions per rank and forward pass."""
     global_batch: int = 512
@@ -314,13 +316,16 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"recipe {path} does not exist", "give the path of a YAML recipe, such as salad_ds/recipes/demo.yaml")
+        raise RecipeError(
+            f"recipe {path} does not exist", "give the path of a YAML recipe, such as salad_ds/recipes/demo.yaml"
+        )
     for text in overrides:
         if "=" not in text:
             raise RecipeError(f"override {text!r} has no '='", "write key.sub=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path),
-                                 OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Recipe), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
+        )
         recipe = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         raise RecipeError(f"{path}: unknown key {error.full_key!r}", suggestion(str(error.full_key))) from None
@@ -328,7 +333,9 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise RecipeError(f"{path}: {error.full_key!r} has no value", "set it in the recipe") from None
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise RecipeError(f"{path}: {error.full_key}: {reason}", "see the key's documentation in salad_ds/config.py") from None
+        raise RecipeError(
+            f"{path}: {error.full_key}: {reason}", "see the key's documentation in salad_ds/config.py"
+        ) from None
     except Exception as error:  # YAML's own errors have no common base we want to depend on
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "mend the file") from None
     assert isinstance(recipe, Recipe)
@@ -367,22 +374,46 @@ def check(recipe: Recipe, path: Path) -> None:
 
     for name in ("text_words", "speech_words"):
         span = getattr(recipe.data, name)
-        refuse(len(span) != 2 or not 1 <= span[0] <= span[1], f"data.{name}", f"must be [shortest, longest], not {span}")
-    refuse(recipe.teacher.mode not in ("store", "live"), "teacher.mode", f"is {recipe.teacher.mode!r}, not store or live")
-    refuse(recipe.model.encoder.kind not in ("mimi", "whisper", "hf"), "model.encoder.kind",
-           f"is {recipe.model.encoder.kind!r}, not mimi, whisper or hf")
-    refuse(recipe.select.policy not in ("active", "uniform"), "select.policy", f"is {recipe.select.policy!r}, not active or uniform")
+        refuse(
+            len(span) != 2 or not 1 <= span[0] <= span[1], f"data.{name}", f"must be [shortest, longest], not {span}"
+        )
+    refuse(
+        recipe.teacher.mode not in ("store", "live"), "teacher.mode", f"is {recipe.teacher.mode!r}, not store or live"
+    )
+    refuse(
+        recipe.model.encoder.kind not in ("mimi", "whisper", "hf"),
+        "model.encoder.kind",
+        f"is {recipe.model.encoder.kind!r}, not mimi, whisper or hf",
+    )
+    refuse(
+        recipe.select.policy not in ("active", "uniform"),
+        "select.policy",
+        f"is {recipe.select.policy!r}, not active or uniform",
+    )
     refuse(recipe.model.dtype not in ("float32", "bfloat16"), "model.dtype", f"is {recipe.model.dtype!r}")
-    refuse(recipe.model.adapter.width % recipe.model.adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
+    refuse(
+        recipe.model.adapter.width % recipe.model.adapter.heads != 0,
+        "model.adapter.width",
+        "must be a multiple of heads",
+    )
     for corpus in recipe.corpora:
-        refuse(corpus.split not in ("all", "train", "test"), "corpora", f"has split {corpus.split!r}, not all, train or test")
+        refuse(
+            corpus.split not in ("all", "train", "test"),
+            "corpora",
+            f"has split {corpus.split!r}, not all, train or test",
+        )
     for name, stage in recipe.stages.items():
         key = f"stages.{name}"
         refuse(not 0 <= stage.alpha <= 1, f"{key}.alpha", f"is {stage.alpha}, not between 0 and 1")
         refuse(stage.steps < 1, f"{key}.steps", "must be at least 1")
-        refuse(stage.global_batch % (stage.micro_batch * stage.ranks) != 0, f"{key}.global_batch",
-               f"{stage.global_batch} is not a multiple of micro_batch × ranks = {stage.micro_batch * stage.ranks}")
+        refuse(
+            stage.global_batch % (stage.micro_batch * stage.ranks) != 0,
+            f"{key}.global_batch",
+            f"{stage.global_batch} is not a multiple of micro_batch × ranks = {stage.micro_batch * stage.ranks}",
+        )
         refuse(not stage.sources, f"{key}.sources", "is empty")
         for source in stage.sources:
-            refuse(source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text")
+            refuse(
+                source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text"
+            )
             refuse(source.weight < 0, f"{key}.sources", "has a negative weight")

@@ -10,11 +10,14 @@ from salad_ds.model.processing import AUDIO_MARK, SaladProcessor
 from salad_ds.model.salad import load_student
 
 
-def generate(checkpoint: str, audio: list[str], text: str = "", max_new_tokens: int = 40, temperature: float = 0.0) -> str:
-    """The continuation after ``text``, in which each ``<|audio|>`` stands for one clip (by default the clips come first).
+def generate(
+    checkpoint: str, audio: list[str], text: str = "", max_new_tokens: int = 40, temperature: float = 0.0
+) -> str:
+    """The continuation after ``text``, in which each ``<|audio|>`` stands for one clip (by default the clips come
+    first).
 
-    ``temperature`` 0 is greedy. Raises CheckpointError for a directory that holds no student, DataError for audio that does not
-    decode or marks that do not match the clips.
+    ``temperature`` 0 is greedy. Raises CheckpointError for a directory that holds no student, DataError for audio that
+    does not decode or marks that do not match the clips.
     """
     if not audio and not text:
         raise DataError("there is neither audio nor text", "give --audio FILE, --text TEXT, or both")
@@ -28,6 +31,12 @@ def generate(checkpoint: str, audio: list[str], text: str = "", max_new_tokens: 
     model, tokenizer = load_student(checkpoint)
     processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
     inputs = processor(text, clips)
-    settings = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=model.config.start_token_id, **settings)
+    settings = (
+        {"do_sample": True, "temperature": temperature}
+        if temperature > 0
+        else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    )
+    tokens = model.generate(
+        **inputs, max_new_tokens=max_new_tokens, pad_token_id=model.config.start_token_id, **settings
+    )
     return tokenizer.decode(tokens[0], skip_special_tokens=True)

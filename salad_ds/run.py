@@ -1,23 +1,28 @@
 """``salad-ds run``: the whole road of a recipe, station after station; what is done is left alone.
 
-Training starts under the ``deepspeed`` launcher, with as many ranks as the stage asks for; the other stations run in this process.
-``run.json`` keeps how long each took.
+Training starts under the ``deepspeed`` launcher, with as many ranks as the stage asks for; the other stations run in
+this process. ``run.json`` keeps how long each took.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from salad_ds.config import Recipe
-from salad_ds.errors import DataError, SaladError
+from salad_ds.errors import SaladError
 from salad_ds.files import read_json, write_json
 from salad_ds.progress import clock
+from salad_ds.train.engine import free_port
+
+IDLE = 5.0
+"""Seconds: a station that was done before takes less."""
 
 Station = tuple[str, Callable[[], object]]
 
@@ -116,9 +121,28 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
     """
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.is_file():
-        raise SaladError(f"there is no deepspeed launcher beside {sys.executable}", "install the package with its requirements: make setup")
-    command = [sys.executable, str(launcher), "--num_gpus", str(recipe.stages[stage].ranks), "--master_port", str(free_port()),
-               "--log_level", "warning", "--no_local_rank", "--module", "salad_ds", "train", recipe_path, *overrides, "--stage", stage]
+        raise SaladError(
+            f"there is no deepspeed launcher beside {sys.executable}",
+            "install the package with its requirements: make setup",
+        )
+    command = [
+        sys.executable,
+        str(launcher),
+        "--num_gpus",
+        str(recipe.stages[stage].ranks),
+        "--master_port",
+        str(free_port()),
+        "--log_level",
+        "error",
+        "--no_local_rank",
+        "--module",
+        "salad_ds",
+        "train",
+        recipe_path,
+        *overrides,
+        "--stage",
+        stage,
+    ]
     environment = dict(os.environ, PATH=f"{launcher.parent}{os.pathsep}{os.environ.get('PATH', '')}")
     import torch
 
@@ -128,47 +152,30 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         environment["OMP_NUM_THREADS"] = str(recipe.threads)
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
-        raise SaladError(f"training of {stage} ended with exit code {done.returncode}", "see its last lines above; the same command goes on from the newest checkpoint")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        raise SaladError(
+            f"training of {stage} ended with exit code {done.returncode}",
+            "see its last lines above; the same command goes on from the newest checkpoint",
+        )
 
 
 class Journal:
-    """``run.json``: seconds per station. A station that had nothing to do keeps the time it once took."""
-
-    QUICK = 3.0
+    """``run.json``: seconds per station over all calls. A call that finds its station done adds next to nothing."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.path("run.json")
+        self.seconds: dict[str, float] = {}
+        if self.path.is_file():
+            self.seconds = {row["stage"]: row["seconds"] for row in read_json(self.path)["stages"]}
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        began, before = time.monotonic(), self.seconds.get(name)
         try:
-            self.rows: list[dict[str, object]] = read_json(self.path)["stages"]
-        except (DataError, KeyError, TypeError):
-            self.rows = []
-
-    def timed(self, name: str) -> _Timer:
-        return _Timer(self, name)
-
-    def add(self, name: str, seconds: float) -> None:
-        earlier = next((row for row in self.rows if row["stage"] == name), None)
-        if earlier is None:
-            self.rows.append({"stage": name, "seconds": round(seconds, 2), "skipped": False})
-        elif seconds > self.QUICK or not earlier.get("skipped"):
-            earlier["seconds"] = round(float(earlier["seconds"]) + seconds, 2)  # type: ignore[arg-type]
-        write_json(self.path, {"schema": 1, "stages": self.rows})
-
-
-class _Timer:
-    def __init__(self, journal: Journal, name: str) -> None:
-        self.journal, self.name = journal, name
-
-    def __enter__(self) -> None:
-        self.began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.add(self.name, time.monotonic() - self.began)
+            yield
+        finally:
+            spent = time.monotonic() - began
+            if before is None or spent > IDLE:
+                self.seconds[name] = round((before or 0.0) + spent, 2)
+            write_json(
+                self.path, {"schema": 1, "stages": [{"stage": k, "seconds": v} for k, v in self.seconds.items()]}
+            )

@@ -70,10 +70,11 @@ def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, start: int, max_tokens: int | None = None) -> TokenizedText:
-    """Tokenize ``text`` with the document-start id ``start`` in front, keeping the whole words that fit in ``max_tokens``.
+    """Tokenize ``text`` with the document-start id ``start`` in front, keeping the whole words that fit in
+    ``max_tokens``.
 
-    A text is cut here and nowhere else, with ``max_tokens = data.context`` in every station, so that its key is the same
-    for the one that writes a teacher record and the one that looks it up.
+    A text is cut here and nowhere else, with ``max_tokens = data.context`` in every station, so that its key is the
+    same for the one that writes a teacher record and the one that looks it up.
 
     Raises DataError for an empty text, RecipeError for a tokenizer without character offsets.
     """

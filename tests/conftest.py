@@ -7,7 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("DS_ACCELERATOR", "cpu") if not os.path.exists("/dev/nvidia0") else None
+if not os.path.exists("/dev/nvidia0"):
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import pytest
 import torch
@@ -16,6 +17,19 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from salad_ds.assets import resolve
 
 torch.set_num_threads(1)
+
+MARKERS = {
+    "assets": "needs packaged real models or corpora (installed by make setup)",
+    "slow": "takes more than fifteen seconds",
+    "gpu": "needs a CUDA device",
+    "multinode": "starts several hosts",
+    "browser": "needs a Chromium",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +52,16 @@ def tokenizer(smollm2_dir):
 def make_tiny_llm(directory: Path, smollm2_dir: Path, tied: bool = True) -> Path:
     """A random two-layer Llama with SmolLM2's tokenizer."""
     torch.manual_seed(7)
-    config = LlamaConfig(vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2, tie_word_embeddings=tied, max_position_embeddings=2048)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        max_position_embeddings=2048,
+    )
     LlamaForCausalLM(config).save_pretrained(directory)
     AutoTokenizer.from_pretrained(smollm2_dir).save_pretrained(directory)
     return directory

@@ -22,11 +22,25 @@ def sentencepiece_tokenizer(tmp_path_factory):
     from transformers import AutoTokenizer
 
     directory = tmp_path_factory.mktemp("sp")
-    corpus = [f"the {a} {b} of a {c} is {d} and not only {e}" for a in ("quick", "slow", "old") for b in ("speech", "text", "sound")
-              for c in ("model", "teacher", "student") for d in ("heard", "read", "spoken") for e in ("here", "there")]
+    corpus = [
+        f"the {a} {b} of a {c} is {d} and not only {e}"
+        for a in ("quick", "slow", "old")
+        for b in ("speech", "text", "sound")
+        for c in ("model", "teacher", "student")
+        for d in ("heard", "read", "spoken")
+        for e in ("here", "there")
+    ]
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_writer=model, vocab_size=120, byte_fallback=False,
-                                             model_type="bpe", character_coverage=1.0, hard_vocab_limit=False, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_writer=model,
+        vocab_size=120,
+        byte_fallback=False,
+        model_type="bpe",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     (directory / "tokenizer.model").write_bytes(model.getvalue())
     settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -34,7 +48,10 @@ def sentencepiece_tokenizer(tmp_path_factory):
 
 
 @settings(max_examples=150, deadline=None)
-@given(words=st.lists(WORDS, min_size=1, max_size=12), gaps=st.lists(st.sampled_from([" ", "  ", "\n", " \t"]), min_size=11, max_size=11))
+@given(
+    words=st.lists(WORDS, min_size=1, max_size=12),
+    gaps=st.lists(st.sampled_from([" ", "  ", "\n", " \t"]), min_size=11, max_size=11),
+)
 def test_cutting_at_a_word_cuts_the_text_there(tokenizer, words, gaps):
     """Decoding the tokens of any run of words gives those words and nothing of their neighbours."""
     text = "".join(word + gap for word, gap in zip(words, gaps, strict=False)).rstrip()
@@ -52,8 +69,10 @@ def test_cutting_at_a_word_cuts_the_text_there(tokenizer, words, gaps):
 def test_sentencepiece_words_are_cut_where_they_begin(sentencepiece_tokenizer):
     text = "the old text of a teacher is read"
     coded = tokenize(sentencepiece_tokenizer, text, start_token(sentencepiece_tokenizer))
-    pieces = [sentencepiece_tokenizer.decode(list(coded.ids[a:b])).strip()
-              for a, b in zip(coded.word_starts, coded.word_starts[1:], strict=False)]
+    pieces = [
+        sentencepiece_tokenizer.decode(list(coded.ids[a:b])).strip()
+        for a, b in zip(coded.word_starts, coded.word_starts[1:], strict=False)
+    ]
     assert pieces == text.split()
 
 

@@ -16,8 +16,9 @@ from salad_ds.data.interleave import Piece
 
 @dataclass
 class Sequence:
-    """One utterance or text, ready for the model. ``ids``: the whole text with its start token. ``pieces`` cover a prefix of
-    ``ids``, text piece ``[0, …)`` first; ``waves[i]``: float32 samples at the encoder's rate for each speech piece, in order."""
+    """One utterance or text, ready for the model. ``ids``: the whole text with its start token. ``pieces`` cover a
+    prefix of ``ids``, text piece ``[0, …)`` first; ``waves[i]``: float32 samples at the encoder's rate for each speech
+    piece, in order."""
 
     key: str
     ids: tuple[int, ...]
@@ -38,8 +39,8 @@ class Sequence:
 class MicroBatch:
     """input_ids, position_ids [B, T] int64. audio [S, samples] float32, audio_lengths [S] (samples), speech_lengths [S]
     (adapter positions; 0 for a dummy span), speech_positions [sum of speech_lengths]: flat positions in B·T.
-    target_positions [N]: flat positions to predict from; labels [N]: the text token that follows; target_rows [N]: it is the
-    ``target_rows + 1``-th id of its text; target_owner [N]: index of its sequence in ``texts``."""
+    target_positions [N]: flat positions to predict from; labels [N]: the text token that follows; target_rows [N]: it
+    is the ``target_rows + 1``-th id of its text; target_owner [N]: index of its sequence in ``texts``."""
 
     input_ids: Tensor
     position_ids: Tensor
@@ -61,20 +62,25 @@ class MicroBatch:
         return [(ids, self.target_rows[self.target_owner == owner]) for owner, ids in enumerate(self.texts)]
 
     def to(self, device: torch.device | str) -> MicroBatch:
-        moved = {f.name: value.to(device, non_blocking=True) if isinstance(value := getattr(self, f.name), Tensor) else value
-                 for f in fields(self)}
+        moved = {
+            f.name: value.to(device, non_blocking=True) if isinstance(value := getattr(self, f.name), Tensor) else value
+            for f in fields(self)
+        }
         return MicroBatch(**moved)
 
     def model_inputs(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in
-                ("input_ids", "position_ids", "target_positions", "speech_lengths", "speech_positions")}
+        return {
+            name: getattr(self, name)
+            for name in ("input_ids", "position_ids", "target_positions", "speech_lengths", "speech_positions")
+        }
 
 
 def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None, dummy_samples: int = 0) -> MicroBatch:
     """Lay out the sequences of each row behind each other.
 
-    ``context``: pad every row to this many positions (default: the longest row's). ``dummy_samples``: where no sequence has
-    speech, add one silent span of this length that fills no position, so that encoder and adapter run on every rank.
+    ``context``: pad every row to this many positions (default: the longest row's). ``dummy_samples``: where no sequence
+    has speech, add one silent span of this length that fills no position, so that encoder and adapter run on every
+    rank.
     """
     width = context or max(sum(sequence.positions for sequence in row) for row in rows)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
@@ -125,6 +131,18 @@ def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None,
     def joined(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
-    return MicroBatch(input_ids, position_ids, audio, torch.tensor([len(wave) for wave in waves], dtype=torch.long),
-                      torch.tensor(speech_lengths, dtype=torch.long), joined(speech_positions), joined(target_positions),
-                      joined(labels), joined(target_rows), joined(owners), texts, keys, used)
+    return MicroBatch(
+        input_ids,
+        position_ids,
+        audio,
+        torch.tensor([len(wave) for wave in waves], dtype=torch.long),
+        torch.tensor(speech_lengths, dtype=torch.long),
+        joined(speech_positions),
+        joined(target_positions),
+        joined(labels),
+        joined(target_rows),
+        joined(owners),
+        texts,
+        keys,
+        used,
+    )

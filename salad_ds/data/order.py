@@ -1,7 +1,7 @@
 """Which sample comes next: arithmetic, never the history of a buffer.
 
-Everything here is a pure function of (seed, position). A source of n samples is walked through epoch after epoch, each in an order
-of its own; sources are mixed in blocks that hold their exact shares.
+Everything here is a pure function of (seed, position). A source of n samples is walked through epoch after epoch, each
+in an order of its own; sources are mixed in blocks that hold their exact shares.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def stable_seed(*parts: object) -> int:
 def permuted(index: int, size: int, seed: int) -> int:
     """Where ``index`` goes in a pseudo-random permutation of ``range(size)``, in O(1) memory.
 
-    A four-round Feistel network over the next even power of two, walked until it falls inside the range (cycle walking: Black
-    and Rogaway 2002): on average fewer than four steps.
+    A four-round Feistel network over the next even power of two, walked until it falls inside the range (cycle walking:
+    Black and Rogaway 2002): on average fewer than four steps.
     """
     if not 0 <= index < size:
         raise IndexError(f"{index} is not below {size}")
@@ -60,7 +60,8 @@ def shares(weights: list[float], block: int = BLOCK) -> list[int]:
 class Mixture:
     """The endless sequence of (source, sample) pairs of several sources.
 
-    ``sizes[k]``: samples of source k; ``weights[k]``: its share. Raises ValueError when a source with weight has no samples.
+    ``sizes[k]``: samples of source k; ``weights[k]``: its share. Raises ValueError when a source with weight has no
+    samples.
     """
 
     def __init__(self, sizes: list[int], weights: list[float], seed: int) -> None:

@@ -1,7 +1,8 @@
 """One sample of a source, planned and then loaded.
 
-Planning needs text and word times only: it decides which words are heard and how many positions the sample fills. Loading adds
-the sound, cut from the recording and resampled to the encoder's rate. Both are pure functions of (source, epoch, index, seed).
+Planning needs text and word times only: it decides which words are heard and how many positions the sample fills.
+Loading adds the sound, cut from the recording and resampled to the encoder's rate. Both are pure functions of (source,
+epoch, index, seed).
 """
 
 from __future__ import annotations
@@ -48,9 +49,13 @@ class Skipped:
                 named.append(name)
             lost = sum(self.counts.values())
             if lost >= 5 and lost > self.max_share * max(self.seen, 50):
-                listed = "; ".join(f"{n} {why} ({', '.join(self.examples[why])})" for why, n in self.counts.most_common())
-                raise DataError(f"{lost} of {self.seen} samples cannot be used: {listed}",
-                                "mend the shards, or raise data.max_bad_share")
+                listed = "; ".join(
+                    f"{n} {why} ({', '.join(self.examples[why])})" for why, n in self.counts.most_common()
+                )
+                raise DataError(
+                    f"{lost} of {self.seen} samples cannot be used: {listed}",
+                    "mend the shards, or raise data.max_bad_share",
+                )
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,15 @@ class Planner:
     ``frames``: (samples at ``sample_rate``) → LLM positions; the encoder's arithmetic followed by the adapter's.
     """
 
-    def __init__(self, sources: list[SourceConfig], directory: Callable[[str], Path], data: DataConfig,
-                 tokenizer: PreTrainedTokenizerBase, sample_rate: int, frames: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        sources: list[SourceConfig],
+        directory: Callable[[str], Path],
+        data: DataConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        sample_rate: int,
+        frames: Callable[[int], int],
+    ) -> None:
         self.sources = sources
         self.shards = [ShardSet.open(directory(source.path)) for source in sources]
         self.data, self.tokenizer, self.sample_rate, self.frames = data, tokenizer, sample_rate, frames

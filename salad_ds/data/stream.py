@@ -1,8 +1,8 @@
 """From shards to global batches, in an order that can be resumed anywhere.
 
-A global batch has as many *lanes* as rows. Lane l of L walks the samples l, l + L, l + 2L, … of the mixture and packs them into one
-row per step; nothing it does depends on the other lanes. A rank owns a contiguous run of lanes, so the global batches are the
-same for every number of ranks that divides L, and the loader's state is a few integers per lane.
+A global batch has as many *lanes* as rows. Lane l of L walks the samples l, l + L, l + 2L, … of the mixture and packs
+them into one row per step; nothing it does depends on the other lanes. A rank owns a contiguous run of lanes, so the
+global batches are the same for every number of ranks that divides L, and the loader's state is a few integers per lane.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ WINDOW = 6
 
 @dataclass
 class LaneState:
-    """``cursor``: samples the lane has taken from the mixture. ``waiting``: mixture positions that did not fit yet, in order."""
+    """``cursor``: samples the lane has taken from the mixture. ``waiting``: mixture positions that did not fit yet, in
+    order."""
 
     cursor: int = 0
     waiting: list[int] = field(default_factory=list)
@@ -60,7 +61,9 @@ class Lane:
                 self.waiting.append((position, plan))
                 missed = 0
             elif (missed := missed + 1) > 1000:
-                raise DataError("1000 samples in a row cannot be used", "run `salad-ds align`, and see the reasons above")
+                raise DataError(
+                    "1000 samples in a row cannot be used", "run `salad-ds align`, and see the reasons above"
+                )
 
     def row(self) -> list[Plan]:
         """Plans that together fill at most ``context`` positions."""
@@ -104,18 +107,37 @@ class Stream:
     Raises DataError (in the consumer) for whatever went wrong in the loader thread.
     """
 
-    def __init__(self, planner: Planner, seed: int, global_batch: int, micro_batch: int, rank: int = 0, ranks: int = 1,
-                 pad_id: int = 0, state: StreamState | None = None, ahead: int = 2) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        seed: int,
+        global_batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        ranks: int = 1,
+        pad_id: int = 0,
+        state: StreamState | None = None,
+        ahead: int = 2,
+    ) -> None:
         if global_batch % (ranks * micro_batch):
-            raise DataError(f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} × {ranks} ranks",
-                            "change stages.*.global_batch or the number of ranks")
+            raise DataError(
+                f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} × {ranks} ranks",
+                "change stages.*.global_batch or the number of ranks",
+            )
         if state is not None and len(state.lanes) != global_batch:
-            raise DataError(f"the checkpoint has {len(state.lanes)} lanes, the recipe a global batch of {global_batch}",
-                            "resume with the global batch the stage began with")
-        mixture = Mixture([len(shards) for shards in planner.shards], [source.weight for source in planner.sources], seed)
+            raise DataError(
+                f"the checkpoint has {len(state.lanes)} lanes, the recipe a global batch of {global_batch}",
+                "resume with the global batch the stage began with",
+            )
+        mixture = Mixture(
+            [len(shards) for shards in planner.shards], [source.weight for source in planner.sources], seed
+        )
         per_rank = global_batch // ranks
         mine = range(rank * per_rank, (rank + 1) * per_rank)
-        self.lanes = [Lane(planner, mixture, lane, global_batch, seed, state.lanes[lane] if state else LaneState()) for lane in mine]
+        self.lanes = [
+            Lane(planner, mixture, lane, global_batch, seed, state.lanes[lane] if state else LaneState())
+            for lane in mine
+        ]
         self.planner, self.micro_batch, self.pad_id, self.ahead = planner, micro_batch, pad_id, ahead
         self.dummy = shortest_clip(planner)
         self._pool = ThreadPoolExecutor(max(planner.data.workers, 1), thread_name_prefix="decode")
@@ -124,8 +146,10 @@ class Stream:
         rows = [lane.row() for lane in self.lanes]
         loaded = [[self._pool.submit(self.planner.load, plan) for plan in row] for row in rows]
         sequences = [[sequence for future in row if (sequence := future.result()) is not None] for row in loaded]
-        batches = [collate(sequences[i : i + self.micro_batch], self.pad_id, self.planner.data.context, self.dummy)
-                   for i in range(0, len(sequences), self.micro_batch)]
+        batches = [
+            collate(sequences[i : i + self.micro_batch], self.pad_id, self.planner.data.context, self.dummy)
+            for i in range(0, len(sequences), self.micro_batch)
+        ]
         return Step(batches, [lane.state for lane in self.lanes])
 
     def __iter__(self) -> Iterator[Step]:

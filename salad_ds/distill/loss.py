@@ -3,9 +3,9 @@
     loss = alpha · KL(teacher ‖ student) + (1 − alpha) · NLL          (SALAD, 'The objective')
 
 The gradient is computed in the forward pass, chunk by chunk, with three matrix products (logits, dX, dW), in the manner
-of Liger's fused linear losses; backward only scales *both* gradients by what comes from above. dW leaves through autograd,
-never through ``.grad``, so that ZeRO's hooks see it. Softmax, loss and the accumulation of dW are float32 (float64 for
-float64 input) whatever the inputs are.
+of Liger's fused linear losses; backward only scales *both* gradients by what comes from above. dW leaves through
+autograd, never through ``.grad``, so that ZeRO's hooks see it. Softmax, loss and the accumulation of dW are float32
+(float64 for float64 input) whatever the inputs are.
 
 Trade-off: dX [N, H] and dW [V, H] live from forward to backward; in exchange nothing of size N × V ever exists, and the
 weight need not be gathered again in backward under ZeRO-3.
@@ -27,8 +27,8 @@ CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 512 << 20}
 
 
 class DistillOutput(NamedTuple):
-    """A tuple, because ZeRO-3 looks for tensors in a module's outputs in tuples, lists and dictionaries only: without them it
-    does not gather the head's weight for backward.
+    """A tuple, because ZeRO-3 looks for tensors in a module's outputs in tuples, lists and dictionaries only: without
+    them it does not gather the head's weight for backward.
 
     ``loss``: scalar (or [N] for reduction 'none'), differentiable. The rest are metrics without gradient, each [N],
     float32, nats: ``kl`` and ``entropy`` (0 without a teacher), ``nll`` (0 without labels)."""
@@ -84,7 +84,7 @@ def fused_linear_distill(
         raise ValueError(f"vocab_size {rows} exceeds the {weight.shape[0]} rows of weight")
     chunk = chunk_rows or max(16, CHUNK_BYTES.get(hidden.device.type, 256 << 20) // (4 * rows))
     counted = None if labels is None else labels != ignore_index
-    settings = _Settings(alpha, rows, logit_scale, logit_softcap, chunk, reduction)
+    settings = _Settings(alpha, rows, logit_scale, logit_softcap, chunk, reduction, torch.is_grad_enabled())
     loss, kl, nll, entropy = _FusedLinearDistill.apply(hidden, weight, targets, labels, counted, settings)
     return DistillOutput(loss, kl, nll, entropy)
 
@@ -97,17 +97,26 @@ class _Settings:
     softcap: float | None
     chunk: int
     reduction: str
+    learning: bool
+    """Whether gradients are wanted: inside the op autograd cannot be asked."""
 
 
 class _FusedLinearDistill(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None,  # type: ignore[override]
-                counted: Tensor | None, settings: _Settings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        ctx,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Targets | None,
+        labels: Tensor | None,  # type: ignore[override]
+        counted: Tensor | None,
+        settings: _Settings,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         positions = hidden.shape[0]
         live = weight[: settings.vocabulary]
         kl, nll, entropy = (torch.zeros(positions, dtype=exact, device=hidden.device) for _ in range(3))
-        need_x, need_w = ctx.needs_input_grad[:2]
+        need_x, need_w = (needed and settings.learning for needed in ctx.needs_input_grad[:2])
         per_row = settings.reduction == "none"
         if per_row and need_w:
             # dW of a sum over rows that backward will weight differently cannot be formed yet: keep the inputs instead.
@@ -174,8 +183,15 @@ class _FusedLinearDistill(torch.autograd.Function):
         return dx, dw.to(weight.dtype), None, None, None, None
 
 
-def _chunk(h: Tensor, w: Tensor, targets: Targets | None, labels: Tensor | None, settings: _Settings, exact: torch.dtype,
-           need_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _chunk(
+    h: Tensor,
+    w: Tensor,
+    targets: Targets | None,
+    labels: Tensor | None,
+    settings: _Settings,
+    exact: torch.dtype,
+    need_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """KL, NLL, teacher entropy [C] and the gradient of alpha·KL + (1−alpha)·NLL by ``h @ w.T`` [C, V] of one chunk."""
     alpha = settings.alpha
     z = (h @ w.t()).to(exact)

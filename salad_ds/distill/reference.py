@@ -8,9 +8,17 @@ from torch import Tensor
 from salad_ds.distill.targets import DenseTargets, HiddenTargets, SparseTargets, Targets
 
 
-def reference_distill(hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None, alpha: float,
-                      vocab_size: int | None = None, logit_scale: float = 1.0, logit_softcap: float | None = None,
-                      ignore_index: int = -100) -> Tensor:
+def reference_distill(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Targets | None,
+    labels: Tensor | None,
+    alpha: float,
+    vocab_size: int | None = None,
+    logit_scale: float = 1.0,
+    logit_softcap: float | None = None,
+    ignore_index: int = -100,
+) -> Tensor:
     """alpha · KL + (1 − alpha) · NLL for each of the N positions, [N] float64; ignored positions are 0."""
     logits = hidden.double() @ weight.double()[:vocab_size].t() * logit_scale
     if logit_softcap is not None:

@@ -29,8 +29,7 @@ class Rows:
         return value if name in self.per_run else value[index]
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-                             for f in fields(self)})  # type: ignore[arg-type]
+        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(getattr(self, next(f.name for f in fields(self) if f.name not in self.per_run)))  # type: ignore[arg-type]
@@ -82,5 +81,8 @@ def concatenate(parts: list[SparseTargets]) -> SparseTargets:
 
     if not parts:
         return SparseTargets(torch.zeros(0, width, dtype=torch.long), torch.zeros(0, width), torch.zeros(0))
-    return SparseTargets(torch.cat([widen(part.ids) for part in parts]), torch.cat([widen(part.weights) for part in parts]),
-                         torch.cat([part.entropy for part in parts]))
+    return SparseTargets(
+        torch.cat([widen(part.ids) for part in parts]),
+        torch.cat([widen(part.weights) for part in parts]),
+        torch.cat([part.entropy for part in parts]),
+    )

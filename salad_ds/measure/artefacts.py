@@ -23,7 +23,6 @@ from salad_ds.errors import SaladError
 from salad_ds.files import read_json, sha256_file
 from salad_ds.teacher.shard import open_shard
 
-
 COLUMNS = {"clusters": {"cluster", "size", "words", "m", "m_error", "cer", "probes", "set_aside", "p_web", "p_target",
                         "drawn"},
            "probes": {"key"}, "selected": {"key", "cluster"}}

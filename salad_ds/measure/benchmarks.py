@@ -1,9 +1,9 @@
-"""``salad-ds evaluate``: the same multiple-choice items in text and in speech, their accuracies and the gap between them."""
+"""``salad-ds evaluate``: the same multiple-choice items in text and in speech, their accuracies and the gap between
+them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,37 +29,63 @@ RESAMPLES = 2000
 """Bootstrap resamples of the items."""
 
 
-def evaluate(recipe: Recipe, checkpoint: str, load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
-             identity: str) -> dict[str, Any]:
-    """Score one student on the recipe's task; writes and returns ``evaluate/<checkpoint>.json``. Not repeated for the same weights."""
+def evaluate(
+    recipe: Recipe,
+    checkpoint: str,
+    load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
+    identity: str,
+) -> dict[str, Any]:
+    """Score one student on the recipe's task; writes and returns ``evaluate/<checkpoint>.json``. Not repeated for the
+    same weights."""
     settings, path = recipe.evaluate, recipe.path(f"evaluate/{checkpoint}.json")
     task = load_task(settings.task)
     pool = task.load(recipe)
     items, examples = pool[: settings.items], pool[settings.items : settings.items + settings.shots]
     if not items:
         raise DataError(f"task {task.name} has no items", "set evaluate.items to at least 1")
-    made_from = {"student": identity, "task": f"{task.name}-{task.version}", "items": digest_of([vars(item) for item in items + examples]),
-                 "settings": recipe.digest("evaluate", "synth", "model")}
+    made_from = {
+        "student": identity,
+        "task": f"{task.name}-{task.version}",
+        "items": digest_of([vars(item) for item in items + examples]),
+        "settings": recipe.digest("evaluate", "synth", "model"),
+    }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
     spoken = spoken_items(recipe, task, items + examples)
     model, tokenizer = load()
     device = next(model.parameters()).device
     processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
-    options = [[processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in item.options] for item in items]
+    options = [
+        [processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in item.options]
+        for item in items
+    ]
     rows = [{"id": item.id, "domain": item.domain, "answer": item.answer} for item in items]
     with Progress(f"evaluate {checkpoint}", 2 * len(items), "item") as progress:
         for condition in ("text", "speech"):
             for begin in range(0, len(items), settings.batch):
                 part = items[begin : begin + settings.batch]
-                prompts = [embed(model, processor, task, item, examples, spoken if condition == "speech" else None, device) for item in part]
-                for row, scores in zip(rows[begin:], score_options(model, prompts, options[begin : begin + settings.batch]), strict=False):
+                prompts = [
+                    embed(model, processor, task, item, examples, spoken if condition == "speech" else None, device)
+                    for item in part
+                ]
+                for row, scores in zip(
+                    rows[begin:], score_options(model, prompts, options[begin : begin + settings.batch]), strict=False
+                ):
                     row[f"{condition}_scores"] = [round(score, 6) for score in scores]
                     row[f"{condition}_choice"] = int(np.argmax(scores))
                 progress.update(len(part))
-    result = {"schema": SCHEMA, "checkpoint": checkpoint, "task": task.name, "made_from": made_from, **accuracy(rows),
-              "chance": float(np.mean([1 / len(item.options) for item in items])), "shots": len(examples),
-              "template": task.prompt(Item("", "{asked}", (), 0)), "voice": recipe.synth.engine, "rows": rows}
+    result = {
+        "schema": SCHEMA,
+        "checkpoint": checkpoint,
+        "task": task.name,
+        "made_from": made_from,
+        **accuracy(rows),
+        "chance": float(np.mean([1 / len(item.options) for item in items])),
+        "shots": len(examples),
+        "template": task.prompt(Item("", "{asked}", (), 0)),
+        "voice": recipe.synth.engine,
+        "rows": rows,
+    }
     write_json(path, result)
     return result
 
@@ -68,8 +94,14 @@ def spoken_items(recipe: Recipe, task: Task, items: list[Item]) -> dict[str, Cli
     """The items' questions spoken, by item id; synthesised once."""
     out = recipe.path(f"evaluate/spoken-{task.name}")
     texts = [(f"{task.name}-{item.id}", item.asked, {"domain": item.domain}) for item in items]
-    synthesize_shards(texts, out, recipe.synth, made_from={"task": task.name, "items": digest_of([text for _, text, _ in texts])},
-                      source=f"{task.name} items", total=len(texts))
+    synthesize_shards(
+        texts,
+        out,
+        recipe.synth,
+        made_from={"task": task.name, "items": digest_of([text for _, text, _ in texts])},
+        source=f"{task.name} items",
+        total=len(texts),
+    )
     shards = ShardSet.open(out)
     waves = {}
     for i in range(len(shards)):
@@ -77,12 +109,22 @@ def spoken_items(recipe: Recipe, task: Task, items: list[Item]) -> dict[str, Cli
         waves[sample.key] = decode(sample.audio)
     missing = [item.id for item in items if f"{task.name}-{item.id}" not in waves]
     if missing:
-        raise DataError(f"{len(missing)} items have no speech, for example {missing[0]}", f"see the rejections in {out}/manifest.json")
+        raise DataError(
+            f"{len(missing)} items have no speech, for example {missing[0]}",
+            f"see the rejections in {out}/manifest.json",
+        )
     return {item.id: waves[f"{task.name}-{item.id}"] for item in items}
 
 
-def embed(model: SaladForConditionalGeneration, processor: SaladProcessor, task: Task, item: Item, examples: list[Item],
-          spoken: dict[str, Clip] | None, device: torch.device) -> Tensor:
+def embed(
+    model: SaladForConditionalGeneration,
+    processor: SaladProcessor,
+    task: Task,
+    item: Item,
+    examples: list[Item],
+    spoken: dict[str, Clip] | None,
+    device: torch.device,
+) -> Tensor:
     """[P, H]: the worked examples and the item's prompt, its question read or (``spoken``) heard."""
     text, clips = "", list[Clip]()
     for one in [*examples, item]:
@@ -98,7 +140,8 @@ def embed(model: SaladForConditionalGeneration, processor: SaladProcessor, task:
 
 
 def accuracy(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy in both conditions and their gap (text − speech), each with a 95 % bootstrap interval over items (paired for the gap)."""
+    """Accuracy in both conditions and their gap (text − speech), each with a 95 % bootstrap interval over items (paired
+    for the gap)."""
     hits = {c: np.array([row[f"{c}_choice"] == row["answer"] for row in rows], dtype=float) for c in ("text", "speech")}
     draws = np.random.default_rng(stable_seed("bootstrap")).integers(0, len(rows), (RESAMPLES, len(rows)))
 

@@ -1,14 +1,14 @@
 """Misalignment M and forgetting F of a student, with the controls that say whether it *uses* the speech it is given.
 
-For a text ``w``, the same content ``c`` with spans replaced by speech, the teacher Q (text LLM) and the student P, at every position
-whose next token is text (SALAD.md, 'The problem'; nats, divided by the number of such tokens):
+For a text ``w``, the same content ``c`` with spans replaced by speech, the teacher Q (text LLM) and the student P, at
+every position whose next token is text (SALAD.md, 'The problem'; nats, divided by the number of such tokens):
 
     M  = KL( P(w[i+1] | w[≤i]) ‖ P(w[i+1] | c[≤i]) )      misalignment: the student reading against the student hearing
     F  = KL( Q(w[i+1] | w[≤i]) ‖ P(w[i+1] | w[≤i]) )      forgetting: text only
     L  = KL( Q(w[i+1] | w[≤i]) ‖ P(w[i+1] | c[≤i]) )      what training minimises
 
-M is measured three times: with the right speech, with another utterance's in its place (same length), and with silence. A student
-that hears has the first well below the other two; one that ignores what it is given has all three alike.
+M is measured three times: with the right speech, with another utterance's in its place (same length), and with silence.
+A student that hears has the first well below the other two; one that ignores what it is given has all three alike.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from salad_ds.teacher.forward import load_teacher
 from salad_ds.teacher.live import LiveTeacher
 
 SCHEMA = 1
+DRAWS = 8
+"""Interleavings tried for an utterance."""
 QUANTITIES = ("misalignment", "misalignment_wrong_speech", "misalignment_silence", "forgetting", "distillation")
 
 
@@ -54,47 +56,84 @@ class Utterance:
     distillation: float
 
 
-def measure(recipe: Recipe, checkpoint: str, load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
-            identity: str) -> dict[str, Any]:
+def measure(
+    recipe: Recipe,
+    checkpoint: str,
+    load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
+    identity: str,
+) -> dict[str, Any]:
     """Measure one student on the recipe's held-out speech; writes and returns ``measure/<checkpoint>.json``.
 
-    ``load`` builds the student when it is needed; ``identity`` names its weights: a measurement of the same weights on the same
-    data is not repeated.
+    ``load`` builds the student when it is needed; ``identity`` names its weights: a measurement of the same weights on
+    the same data is not repeated.
     """
     settings, path = recipe.measure, recipe.path(f"measure/{checkpoint}.json")
     source = SourceConfig(kind="speech", path=settings.speech)
-    made_from = {"student": identity, "settings": recipe.digest("measure", "data", "model"), "teacher": recipe.teacher.llm or recipe.model.llm}
+    made_from = {
+        "student": identity,
+        "settings": recipe.digest("measure", "data", "model"),
+        "teacher": recipe.teacher.llm or recipe.model.llm,
+    }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
     model, tokenizer = load()
     planner = planner_for(recipe, [source], model, tokenizer)
     sequences = held_out_sequences(planner, settings.items, settings.seed)
     if not sequences:
-        raise DataError(f"no utterance of {recipe.path(settings.speech)} can be measured", "measure longer utterances, or align them first")
+        raise DataError(
+            f"no utterance of {recipe.path(settings.speech)} can be measured",
+            "measure longer utterances, or align them first",
+        )
     teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
     records = divergences(model, teacher, sequences, settings.batch, f"measure {checkpoint}")
-    result = {"schema": SCHEMA, "checkpoint": checkpoint, "made_from": made_from, **summary(records),
-              "definition": {"unit": "nats per predicted text token", "se": "standard error over utterances (ratio estimator)",
-                             "wrong_speech": "the next utterance's speech, cut or repeated to the same length",
-                             "silence": "zeros of the same length"},
-              "skipped": dict(planner.skipped.counts), "utterances": [vars(record) for record in records]}
+    result = {
+        "schema": SCHEMA,
+        "checkpoint": checkpoint,
+        "made_from": made_from,
+        **summary(records),
+        "definition": {
+            "unit": "nats per predicted text token",
+            "se": "standard error over utterances (ratio estimator)",
+            "wrong_speech": "the next utterance's speech, cut or repeated to the same length",
+            "silence": "zeros of the same length",
+        },
+        "skipped": dict(planner.skipped.counts),
+        "utterances": [vars(record) for record in records],
+    }
     write_json(path, result)
     return result
 
 
-def planner_for(recipe: Recipe, sources: list[SourceConfig], model: SaladForConditionalGeneration,
-                tokenizer: PreTrainedTokenizerBase) -> Planner:
+def planner_for(
+    recipe: Recipe,
+    sources: list[SourceConfig],
+    model: SaladForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Planner:
     """A planner with the arithmetic of this student's encoder and adapter."""
-    return Planner(sources, recipe.path, recipe.data, tokenizer, model.sample_rate,
-                   lambda samples: model.adapter.positions(model.encoder.num_frames(samples)))  # type: ignore[operator]
+    return Planner(
+        sources,
+        recipe.path,
+        recipe.data,
+        tokenizer,
+        model.sample_rate,
+        lambda samples: model.adapter.positions(model.encoder.num_frames(samples)),
+    )  # type: ignore[operator]
 
 
 def held_out_sequences(planner: Planner, items: int, seed: int) -> list[Sequence]:
-    """Up to ``items`` interleaved utterances that have a text target behind some speech, in a seeded order."""
+    """Up to ``items`` interleaved utterances that have a text target behind some speech, in a seeded order.
+
+    A short utterance whose interleaving ends in speech, or has none, is drawn again up to DRAWS times.
+    """
     size = len(planner.shards[0])
     chosen: list[Sequence] = []
     for i in range(size):
-        plan = planner.plan(0, 0, permuted(i, size, stable_seed(seed, "measure")), stable_seed(seed, "measure"))
+        index = permuted(i, size, stable_seed(seed, "measure"))
+        for draw in range(DRAWS):
+            plan = planner.plan(0, draw, index, stable_seed(seed, "measure"))
+            if plan is None or heard_targets(plan.pieces):
+                break
         if plan is None or not heard_targets(plan.pieces):
             continue
         sequence = planner.load(plan)
@@ -111,8 +150,14 @@ def heard_targets(pieces: list[Any]) -> int:
     return sum(piece.last - piece.first for piece in pieces[spoken:] if not piece.speech)
 
 
-def divergences(model: SaladForConditionalGeneration, teacher: LiveTeacher, sequences: list[Sequence], batch: int,
-                label: str, controls: bool = True) -> list[Utterance]:
+def divergences(
+    model: SaladForConditionalGeneration,
+    teacher: LiveTeacher,
+    sequences: list[Sequence],
+    batch: int,
+    label: str,
+    controls: bool = True,
+) -> list[Utterance]:
     """M (with its controls), F and L of every sequence. Without ``controls`` those are NaN and cost nothing."""
     records: list[Utterance] = []
     others = wrong_speech(sequences)
@@ -127,8 +172,13 @@ def divergences(model: SaladForConditionalGeneration, teacher: LiveTeacher, sequ
     return records
 
 
-def _batch(model: SaladForConditionalGeneration, teacher: LiveTeacher, part: list[Sequence], swapped: list[Sequence],
-           controls: bool) -> list[Utterance]:
+def _batch(
+    model: SaladForConditionalGeneration,
+    teacher: LiveTeacher,
+    part: list[Sequence],
+    swapped: list[Sequence],
+    controls: bool,
+) -> list[Utterance]:
     spoken = collate([[sequence] for sequence in part], model.config.start_token_id)
     owner, rows = spoken.target_owner, spoken.target_rows
     weight = model.get_output_embeddings().weight
@@ -136,7 +186,9 @@ def _batch(model: SaladForConditionalGeneration, teacher: LiveTeacher, part: lis
 
     def kl(p: DenseTargets | Any, hidden: Tensor) -> Tensor:
         head = model.get_output_embeddings()
-        return fused_linear_distill(hidden, weight, p, logit_scale=head.logit_scale, logit_softcap=head.logit_softcap).kl
+        return fused_linear_distill(
+            hidden, weight, p, logit_scale=head.logit_scale, logit_softcap=head.logit_softcap
+        ).kl
 
     student = DenseTargets(model.logits(reading).log_softmax(-1))
     truth = teacher.targets(spoken.teacher_requests()).to(weight.device)
@@ -144,13 +196,21 @@ def _batch(model: SaladForConditionalGeneration, teacher: LiveTeacher, part: lis
     values = {
         "misalignment": kl(student, hearing),
         "misalignment_wrong_speech": kl(student, hidden_states(model, swapped)) if controls else blank,
-        "misalignment_silence": kl(student, hidden_states(model, [silent(sequence) for sequence in part])) if controls else blank,
+        "misalignment_silence": kl(student, hidden_states(model, [silent(sequence) for sequence in part]))
+        if controls
+        else blank,
         "forgetting": kl(truth, reading),
         "distillation": kl(truth, hearing),
     }
-    return [Utterance(sequence.key, int((owner == i).sum()), heard_targets(sequence.pieces),
-                      **{name: float(value[owner == i].double().sum()) for name, value in values.items()})
-            for i, sequence in enumerate(part)]
+    return [
+        Utterance(
+            sequence.key,
+            int((owner == i).sum()),
+            heard_targets(sequence.pieces),
+            **{name: float(value[owner == i].double().sum()) for name, value in values.items()},
+        )
+        for i, sequence in enumerate(part)
+    ]
 
 
 def hidden_states(model: SaladForConditionalGeneration, part: list[Sequence]) -> Tensor:
@@ -162,7 +222,9 @@ def hidden_states(model: SaladForConditionalGeneration, part: list[Sequence]) ->
 
 def text_hidden(model: SaladForConditionalGeneration, part: list[Sequence], owner: Tensor, rows: Tensor) -> Tensor:
     """[N, H] of the student reading the same texts, at the rows that the interleaved sequences predict."""
-    batch = collate([[sequence.as_text()] for sequence in part], model.config.start_token_id).to(next(model.parameters()).device)
+    batch = collate([[sequence.as_text()] for sequence in part], model.config.start_token_id).to(
+        next(model.parameters()).device
+    )
     hidden = model(**batch.model_inputs()).hidden
     # As text every row 0, 1, 2, … of a sequence is predicted: sequence s begins where the ones before it end.
     begins = torch.tensor([0, *np.cumsum([int((batch.target_owner == i).sum()) for i in range(len(part))])[:-1]])
@@ -173,7 +235,10 @@ def wrong_speech(sequences: list[Sequence]) -> list[Sequence]:
     """Each sequence with the speech of the next one in place of its own, repeated or cut to the same lengths."""
     swapped = []
     for i, sequence in enumerate(sequences):
-        donor = next((other for other in sequences[i + 1 :] + sequences[:i] if other.waves and other.ids != sequence.ids), sequence)
+        donor = next(
+            (other for other in sequences[i + 1 :] + sequences[:i] if other.waves and other.ids != sequence.ids),
+            sequence,
+        )
         sound = np.concatenate(donor.waves)
         at, waves = 0, []
         for wave in sequence.waves:
@@ -191,28 +256,38 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """Mean per token of per-utterance sums, and its standard error over utterances (delta method of a ratio)."""
     mean = float(sums.sum() / counts.sum())
     n = len(sums)
-    spread = float(np.sqrt(((sums - mean * counts) ** 2).sum() / max(n - 1, 1) / n) / counts.mean()) if n > 1 else float("nan")
+    spread = (
+        float(np.sqrt(((sums - mean * counts) ** 2).sum() / max(n - 1, 1) / n) / counts.mean())
+        if n > 1
+        else float("nan")
+    )
     return {"mean": mean, "se": spread}
 
 
 def summary(records: list[Utterance]) -> dict[str, Any]:
-    """Every quantity per text target with its standard error; the paired differences that tell whether speech is used; M over
-    the targets behind speech only (before the first speech span M is zero by definition)."""
+    """Every quantity per text target with its standard error; the paired differences that tell whether speech is used;
+    M over the targets behind speech only (before the first speech span M is zero by definition)."""
     tokens = np.array([record.tokens for record in records], dtype=float)
     heard = np.array([record.heard for record in records], dtype=float)
     sums = {name: np.array([getattr(record, name) for record in records]) for name in QUANTITIES}
-    result: dict[str, Any] = {"items": len(records), "tokens": int(tokens.sum()), "tokens_after_speech": int(heard.sum())}
+    result: dict[str, Any] = {
+        "items": len(records),
+        "tokens": int(tokens.sum()),
+        "tokens_after_speech": int(heard.sum()),
+    }
     result |= {name: ratio(sums[name], tokens) for name in QUANTITIES}
     result["misalignment_after_speech"] = ratio(sums["misalignment"], heard)
-    result["paired"] = {name: ratio(sums[name] - sums["misalignment"], tokens)
-                        for name in ("misalignment_wrong_speech", "misalignment_silence")}
+    for control in ("wrong_speech", "silence"):
+        gain = sums[f"misalignment_{control}"] - sums["misalignment"]
+        result[f"speech_gain_over_{control.removesuffix('_speech')}"] = ratio(gain, tokens)
     return result
 
 
 def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path) -> list[dict[str, Any]]:
     """The distillation loss L of a student on every utterance of a shard directory, as Stage II's probe needs it.
 
-    One dictionary per utterance: ``key``, ``m`` (nats per text target behind speech) and ``tokens`` (how many those are).
+    One dictionary per utterance: ``key``, ``m`` (nats per text target behind speech) and ``tokens`` (how many those
+    are).
     """
     from salad_ds.model.salad import load_student
 
@@ -221,7 +296,9 @@ def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path
     sequences = held_out_sequences(planner, len(planner.shards[0]), recipe.select.seed)
     teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
     records = divergences(model, teacher, sequences, recipe.measure.batch, "probe", controls=False)
-    return [{"key": record.key, "m": record.distillation / record.tokens, "tokens": record.tokens} for record in records]
+    return [
+        {"key": record.key, "m": record.distillation / record.tokens, "tokens": record.tokens} for record in records
+    ]
 
 
 def weights_identity(directory: Path) -> str:

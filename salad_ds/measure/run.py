@@ -20,8 +20,10 @@ Loader = Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBa
 
 
 def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
-    """(name, loader, identity of the weights) of ``init`` (before any training), a stage of the recipe, or a directory."""
+    """(name, loader, identity of the weights) of ``init`` (before any training), a stage of the recipe, or a
+    directory."""
     if checkpoint == "init":
+
         def fresh() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
             model, tokenizer = build_student(recipe.model)
             return model.eval(), tokenizer
@@ -29,8 +31,12 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
         return "init", fresh, f"init-{recipe.digest('model')}"
     directory = recipe.path(checkpoint) / "model" if checkpoint in recipe.stages else Path(checkpoint)
     if not directory.is_dir():
-        raise CheckpointError(f"there is no student in {directory}", f"train it first: salad-ds train RECIPE --stage {checkpoint}"
-                              if checkpoint in recipe.stages else "give init, a stage of the recipe, or a directory")
+        raise CheckpointError(
+            f"there is no student in {directory}",
+            f"train it first: salad-ds train RECIPE --stage {checkpoint}"
+            if checkpoint in recipe.stages
+            else "give init, a stage of the recipe, or a directory",
+        )
     name = checkpoint if checkpoint in recipe.stages else directory.name
     return name, lambda: load_student(str(directory)), weights_identity(directory)
 
@@ -40,12 +46,23 @@ def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
     name, load, identity = find_student(recipe, checkpoint)
     with open_tracker(recipe, f"measure-{name}") as tracker:
         result = measure(recipe, name, load, identity)
-        numbers = {key: result[key]["mean"] for key in ("misalignment", "misalignment_wrong_speech", "misalignment_silence",
-                                                        "forgetting", "distillation")}
+        numbers = {
+            key: result[key]["mean"]
+            for key in (
+                "misalignment",
+                "misalignment_wrong_speech",
+                "misalignment_silence",
+                "forgetting",
+                "distillation",
+            )
+        }
         tracker.metrics(numbers)
         tracker.artifact(recipe.path(f"measure/{name}.json"))
-    print(f"{name}: " + ", ".join(f"{key} {value:.4f} ± {result[key]['se']:.4f}" for key, value in numbers.items())
-          + f"  (nats per token, {result['items']} utterances)")
+    print(
+        f"{name}: "
+        + ", ".join(f"{key} {value:.4f} ± {result[key]['se']:.4f}" for key, value in numbers.items())
+        + f"  (nats per token, {result['items']} utterances)"
+    )
     return result
 
 
@@ -54,9 +71,17 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
     name, load, identity = find_student(recipe, checkpoint)
     with open_tracker(recipe, f"evaluate-{name}") as tracker:
         result = evaluate(recipe, name, load, identity)
-        tracker.metrics({"text_accuracy": result["text"]["accuracy"], "speech_accuracy": result["speech"]["accuracy"],
-                         "gap": result["gap"]["mean"]})
+        tracker.metrics(
+            {
+                "text_accuracy": result["text"]["accuracy"],
+                "speech_accuracy": result["speech"]["accuracy"],
+                "gap": result["gap"]["mean"],
+            }
+        )
         tracker.artifact(recipe.path(f"evaluate/{name}.json"))
-    print(f"{name}: text {result['text']['correct']}/{result['items']}, speech {result['speech']['correct']}/{result['items']}, "
-          f"gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)")
+    print(
+        f"{name}: text {result['text']['correct']}/{result['items']}, "
+        f"speech {result['speech']['correct']}/{result['items']}, "
+        f"gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)"
+    )
     return result

@@ -64,14 +64,14 @@ def absent(run: Run) -> str:
     parts += [f"{len(run.problems)} with a problem"] if run.problems else []
     shown = " open" if len(notes) <= FEW else ""
     title = f"This report is partial: {', '.join(parts)}"
-    return (f'<div class="note" role="note"><details{shown}><summary>{title}</summary><ul>{"".join(notes)}</ul></details>'
-            "</div>\n")
+    listed = f"<summary>{title}</summary><ul>{''.join(notes)}</ul>"
+    return f'<div class="note" role="note"><details{shown}>{listed}</details></div>\n'
 
 
 def speech(run: Run) -> str:
     words = ("<p>Each held-out utterance is read by the student, and heard with some of its spans spoken. "
-             "<em>M</em> is how far the two disagree about the next text token. A student that uses speech has a clearly "
-             "lower M with the right speech than with another utterance's, or with silence.</p>")
+             "<em>M</em> is how far the two disagree about the next text token. A student that uses speech has a "
+             "clearly lower M with the right speech than with another utterance's, or with silence.</p>")
     if not run.measure:
         return words + f"<p>{NOT_RUN}</p>"
     head = ["nats per text token", *run.checkpoints]
@@ -216,7 +216,8 @@ def clip(number_: int, shards: Any, place: int, cluster: Any) -> str:
         drawn = f"<figure>{pictures.spoken_words(wave, rate, spoken, f'clip-{number_}')}</figure>"
     return (f'<div class="clip"><blockquote>{text(said)}</blockquote><audio controls preload="metadata" '
             f'aria-label="{text(said[:80])}" src="data:{kind};base64,{data}"></audio>{drawn}'
-            f'<p class="quiet">Cluster {text(cluster)}{voice}, {len(wave) / rate:.1f} s, {len(words)} words.</p></div>\n')
+            f'<p class="quiet">Cluster {text(cluster)}{voice}, {len(wave) / rate:.1f} s, {len(words)} words.</p>'
+            "</div>\n")
 
 
 def data(run: Run) -> str:
@@ -254,10 +255,10 @@ def limits(run: Run) -> str:
     notes = ["± and intervals cover the draw of utterances or items. They do not cover another seed: every stage was "
              "trained once.",
              "M, F and L<sub>DIST</sub> say how far predictions differ. They do not say whether an answer is right.",
-             "The spoken items and the Stage II texts are synthetic speech. Natural speech, noise, accents and other voices "
-             "may do worse.",
-             "Multiple choice is scored by likelihood. Free generation, tone of voice, speakers and other languages are "
-             "not tested.",
+             "The spoken items and the Stage II texts are synthetic speech. Natural speech, noise, accents and other "
+             "voices may do worse.",
+             "Multiple choice is scored by likelihood. Free generation, tone of voice, speakers and other languages "
+             "are not tested.",
              "Steps, data and models far below the paper's say how the method runs, not how well it can do: "
              "compare directions here, levels only at the paper's scale."]
     if run.measure:

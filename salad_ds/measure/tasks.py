@@ -1,7 +1,7 @@
 """Multiple-choice tasks: items, and the prompt in which they are asked, as data.
 
-An item is *asked* in words that are read in the text condition and heard in the speech condition; what stands around them
-(``before``, ``after``) and the options are text in both.
+An item is *asked* in words that are read in the text condition and heard in the speech condition; what stands around
+them (``before``, ``after``) and the options are text in both.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from salad_ds.errors import RecipeError
 
 @dataclass(frozen=True)
 class Item:
-    """``asked``: the words that are read or heard. ``options``: continuations, each with its leading space. ``answer``: index of
-    the right one."""
+    """``asked``: the words that are read or heard. ``options``: continuations, each with its leading space. ``answer``:
+    index of the right one."""
 
     id: str
     asked: str
@@ -51,7 +51,10 @@ def wordnet_definition_to_word(recipe: Recipe) -> list[Item]:
     Only held-out synsets: their definitions are in no training text that data_prep/wordnet.py writes.
     """
     source = next((corpus.source for corpus in recipe.corpora if corpus.kind == "wordnet"), "packaged:wordnet")
-    items = sorted(wordnet_items(resolve(source), held_out=True), key=lambda item: hashlib.sha256(str(item.offset).encode()).hexdigest())
+    items = sorted(
+        wordnet_items(resolve(source), held_out=True),
+        key=lambda item: hashlib.sha256(str(item.offset).encode()).hexdigest(),
+    )
     words = sorted({item.word for item in items})
     chosen = []
     for item in items:
@@ -59,13 +62,18 @@ def wordnet_definition_to_word(recipe: Recipe) -> list[Item]:
         others = [words[i] for i in rng.permutation(len(words))[:8] if words[i] != item.word][:3]
         place = int(rng.integers(4))
         options = [*others[:place], item.word, *others[place:]]
-        chosen.append(Item(f"{item.offset:08d}", item.definition, tuple(f" {word}" for word in options), place, item.domain))
+        chosen.append(
+            Item(f"{item.offset:08d}", item.definition, tuple(f" {word}" for word in options), place, item.domain)
+        )
     return chosen
 
 
-TASKS = {task.name: task for task in [
-    Task("wordnet", 1, "Definition: ", "\nWord:", wordnet_definition_to_word),
-]}
+TASKS = {
+    task.name: task
+    for task in [
+        Task("wordnet", 1, "Definition: ", "\nWord:", wordnet_definition_to_word),
+    ]
+}
 
 
 def load_task(name: str) -> Task:

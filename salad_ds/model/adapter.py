@@ -1,8 +1,8 @@
 """The causal adapter: speech frames in, LLM-width embeddings out.
 
-A stack of causal transformer decoder layers (SALAD.md, 'The model': 12 layers, width 960, MLP 2560, 15 heads, 5 KV heads, about
-122 M parameters with its projections at 7B width). The layers are Llama's from transformers. Spans are rows of a batch, padded
-on the right; a causal layer never looks there, so no mask is needed.
+A stack of causal transformer decoder layers (SALAD.md, 'The model': 12 layers, width 960, MLP 2560, 15 heads, 5 KV
+heads, about 122 M parameters with its projections at 7B width). The layers are Llama's from transformers. Spans are
+rows of a batch, padded on the right; a causal layer never looks there, so no mask is needed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,38 @@ class CausalAdapter(nn.Module):
     """[S, F, encoder_width] encoder frames → [S, ceil(F / stack), llm_width] embeddings.
 
     ``stack`` neighbouring frames become one position (zeros complete the last one). The output is RMS-normalised with a
-    learnt gain that starts at ``output_rms``, the scale of the LLM's own embeddings: at initialisation speech is as loud
-    as text.
+    learnt gain that starts at ``output_rms``, the scale of the LLM's own embeddings: at initialisation speech is as
+    loud as text.
     """
 
-    def __init__(self, encoder_width: int, llm_width: int, layers: int = 12, width: int = 960, mlp: int = 2560,
-                 heads: int = 15, kv_heads: int = 5, stack: int = 1, output_rms: float = 1.0, attention: str = "sdpa") -> None:
+    def __init__(
+        self,
+        encoder_width: int,
+        llm_width: int,
+        layers: int = 12,
+        width: int = 960,
+        mlp: int = 2560,
+        heads: int = 15,
+        kv_heads: int = 5,
+        stack: int = 1,
+        output_rms: float = 1.0,
+        attention: str = "sdpa",
+    ) -> None:
         super().__init__()
         config = LlamaConfig(
-            vocab_size=1, hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=kv_heads, head_dim=width // heads, max_position_embeddings=4096, use_cache=False,
+            vocab_size=1,
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=width // heads,
+            max_position_embeddings=4096,
+            use_cache=False,
             attn_implementation=attention,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
         )
         self.stack = stack
         self.project_in = nn.Linear(encoder_width * stack, width)

@@ -36,11 +36,15 @@ def _load(loader: Any, reference: str, what: str, **settings: Any) -> Any:
     try:
         return loader(str(resolve(reference)), **settings)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{what} {reference!r} cannot be loaded: {' '.join(str(error).split())[:300]}",
-                          "give a hub name, a directory, or packaged:<asset> (see python -m salad_ds.assets)") from None
+        raise RecipeError(
+            f"{what} {reference!r} cannot be loaded: {' '.join(str(error).split())[:300]}",
+            "give a hub name, a directory, or packaged:<asset> (see python -m salad_ds.assets)",
+        ) from None
 
 
-def build_student(config: ModelConfig, loading: contextlib.AbstractContextManager[None] | None = None) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
+def build_student(
+    config: ModelConfig, loading: contextlib.AbstractContextManager[None] | None = None
+) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
     """LLM and encoder pretrained, adapter freshly initialised from ``config.seed``.
 
     ``loading``: a context for loading the LLM alone, such as one that shards it on arrival.
@@ -53,11 +57,19 @@ def build_student(config: ModelConfig, loading: contextlib.AbstractContextManage
         llm.gradient_checkpointing_enable({"use_reentrant": False})
     encoder = build_encoder(config.encoder)
     settings = SaladConfig(
-        text_config=llm.config, encoder=encoder.to_dict(), start_token_id=start_token(tokenizer),
+        text_config=llm.config,
+        encoder=encoder.to_dict(),
+        start_token_id=start_token(tokenizer),
         sampling_rate=encoder.sample_rate,
-        adapter={"layers": config.adapter.layers, "width": config.adapter.width, "mlp": config.adapter.mlp,
-                 "heads": config.adapter.heads, "kv_heads": config.adapter.kv_heads, "stack": config.adapter.stack,
-                 "output_rms": embedding_rms(llm)},
+        adapter={
+            "layers": config.adapter.layers,
+            "width": config.adapter.width,
+            "mlp": config.adapter.mlp,
+            "heads": config.adapter.heads,
+            "kv_heads": config.adapter.kv_heads,
+            "stack": config.adapter.stack,
+            "output_rms": embedding_rms(llm),
+        },
     )
     settings._attn_implementation = config.attention
     with torch.random.fork_rng():
@@ -85,4 +97,3 @@ def gathered(parameter: torch.nn.Parameter) -> Iterator[None]:
             yield
     else:
         yield
-

@@ -20,12 +20,26 @@ class DistillHead(nn.Linear):
     logit_scale: float = 1.0
     logit_softcap: float | None = None
 
-    def forward(self, hidden: Tensor, targets: Targets | None = None, labels: Tensor | None = None,  # type: ignore[override]
-                alpha: float = 1.0, reduction: str = "sum") -> Tensor | DistillOutput:
+    def forward(
+        self,
+        hidden: Tensor,
+        targets: Targets | None = None,
+        labels: Tensor | None = None,  # type: ignore[override]
+        alpha: float = 1.0,
+        reduction: str = "sum",
+    ) -> Tensor | DistillOutput:
         if targets is None and labels is None:
             return super().forward(hidden)
-        return fused_linear_distill(hidden, self.weight, targets, labels, alpha, reduction=reduction,
-                                    logit_scale=self.logit_scale, logit_softcap=self.logit_softcap)
+        return fused_linear_distill(
+            hidden,
+            self.weight,
+            targets,
+            labels,
+            alpha,
+            reduction=reduction,
+            logit_scale=self.logit_scale,
+            logit_softcap=self.logit_softcap,
+        )
 
 
 def install_distill_head(llm: PreTrainedModel) -> DistillHead:
@@ -37,8 +51,10 @@ def install_distill_head(llm: PreTrainedModel) -> DistillHead:
     if isinstance(head, DistillHead):
         return head
     if not isinstance(head, nn.Linear) or head.bias is not None:
-        raise RecipeError(f"the output layer of {type(llm).__name__} is not a bias-free nn.Linear but {type(head).__name__}",
-                          "use another LLM")
+        raise RecipeError(
+            f"the output layer of {type(llm).__name__} is not a bias-free nn.Linear but {type(head).__name__}",
+            "use another LLM",
+        )
     head.__class__ = DistillHead
     assert isinstance(head, DistillHead)
     head.logit_scale, head.logit_softcap = logit_transform(llm.config)

@@ -21,7 +21,8 @@ Clip = tuple[np.ndarray, int]
 
 
 class SaladProcessor:
-    """``processor("Say it again: <|audio|>", [(wave, rate)])`` → keyword arguments of ``generate`` and ``embed_prompt``."""
+    """``processor("Say it again: <|audio|>", [(wave, rate)])`` → keyword arguments of ``generate`` and
+    ``embed_prompt``."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: SaladConfig, sample_rate: int) -> None:
         self.tokenizer, self.config, self.sample_rate = tokenizer, config, sample_rate
@@ -55,7 +56,10 @@ class SaladProcessor:
         prompts = [self.ids(one) for one in ([text] if isinstance(text, str) else text)]
         marks = sum(ids.count(self.config.audio_token_id) for ids in prompts)
         if marks != len(clips):
-            raise DataError(f"the prompts have {marks} {AUDIO_MARK} marks and {len(clips)} clips were given", "give one clip per mark")
+            raise DataError(
+                f"the prompts have {marks} {AUDIO_MARK} marks and {len(clips)} clips were given",
+                "give one clip per mark",
+            )
         longest = max(map(len, prompts))
         pad = self.config.start_token_id
         inputs = {

@@ -1,7 +1,7 @@
 """The student as a Hugging Face model: frozen speech encoder → causal adapter → LLM → distribution over *text* tokens.
 
-Shape letters: B rows, T positions of a row, S speech spans, F encoder frames, P adapter positions, H LLM width, N positions
-whose next token is text.
+Shape letters: B rows, T positions of a row, S speech spans, F encoder frames, P adapter positions, H LLM width, N
+positions whose next token is text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import ModelOutput
 
 from salad_ds.distill import DistillOutput, Targets
@@ -22,8 +29,9 @@ from salad_ds.model.head import install_distill_head
 
 
 class SaladConfig(PretrainedConfig):
-    """``text_config``: the LLM's; ``encoder``: the dictionary of a speech encoder (model/encoder.py); ``adapter``: keyword
-    arguments of CausalAdapter without the widths; ``start_token_id``: opens every sequence; ``sampling_rate``: the encoder's, Hz."""
+    """``text_config``: the LLM's; ``encoder``: the dictionary of a speech encoder (model/encoder.py); ``adapter``:
+    keyword arguments of CausalAdapter without the widths; ``start_token_id``: opens every sequence; ``sampling_rate``:
+    the encoder's, Hz."""
 
     model_type = "salad"
     sub_configs = {"text_config": AutoConfig}
@@ -51,8 +59,8 @@ class SaladConfig(PretrainedConfig):
 
 @dataclass
 class SaladOutput(ModelOutput):
-    """``loss``: sum over the N targets of the step's objective, times nothing. ``kl``, ``nll``, ``entropy``: [N], nats, detached.
-    ``hidden``: [N, H], when no targets and no labels were given."""
+    """``loss``: sum over the N targets of the step's objective, times nothing. ``kl``, ``nll``, ``entropy``: [N], nats,
+    detached. ``hidden``: [N, H], when no targets and no labels were given."""
 
     loss: Tensor | None = None
     kl: Tensor | None = None
@@ -70,13 +78,19 @@ class SaladForConditionalGeneration(PreTrainedModel):
     _supports_flash_attn = True
     _no_split_modules: list[str] = []
 
-    def __init__(self, config: SaladConfig, llm: PreTrainedModel | None = None, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: SaladConfig, llm: PreTrainedModel | None = None, encoder: nn.Module | None = None
+    ) -> None:
         super().__init__(config)
         assert config.encoder is not None and config.adapter is not None
         self.encoder = encoder if encoder is not None else encoder_from_dict(config.encoder)
         self.encoder.requires_grad_(False).eval()
-        self.adapter = CausalAdapter(self.encoder.hidden_size, config.text_config.hidden_size,  # type: ignore[union-attr, arg-type]
-                                     attention=config._attn_implementation or "sdpa", **config.adapter)
+        self.adapter = CausalAdapter(
+            self.encoder.hidden_size,
+            config.text_config.hidden_size,  # type: ignore[union-attr, arg-type]
+            attention=config._attn_implementation or "sdpa",
+            **config.adapter,
+        )
         self.llm = llm if llm is not None else AutoModelForCausalLM.from_config(config.text_config)
         install_distill_head(self.llm)
         self.sample_rate, self.adapter_stack = int(self.encoder.sample_rate), self.adapter.stack  # type: ignore[arg-type]
@@ -98,7 +112,8 @@ class SaladForConditionalGeneration(PreTrainedModel):
         return self.llm.get_output_embeddings()
 
     def detach_encoder(self) -> nn.Module:
-        """Take the frozen encoder out, to be run beside the model: a sharded engine then neither gathers nor stores it."""
+        """Take the frozen encoder out, to be run beside the model: a sharded engine then neither gathers nor stores
+        it."""
         encoder, self.encoder = self.encoder, None  # type: ignore[assignment]
         return encoder
 
@@ -116,10 +131,11 @@ class SaladForConditionalGeneration(PreTrainedModel):
     ) -> SaladOutput:
         """Loss (or hidden states) at the N positions whose next token is text.
 
-        input_ids, position_ids [B, T]: packed rows; ``position_ids`` start at 0 for every sequence, and no sequence attends to
-        another. features [S, F, E] are encoder frames; the first ``speech_lengths[s]`` adapter positions of span s go, span
-        after span, to the flat positions ``speech_positions`` of B·T. target_positions [N]: flat positions to predict
-        from; targets, labels: what comes next there. The loss is a *sum*: the caller divides by what its step counts.
+        input_ids, position_ids [B, T]: packed rows; ``position_ids`` start at 0 for every sequence, and no sequence
+        attends to another. features [S, F, E] are encoder frames; the first ``speech_lengths[s]`` adapter positions of
+        span s go, span after span, to the flat positions ``speech_positions`` of B·T. target_positions [N]: flat
+        positions to predict from; targets, labels: what comes next there. The loss is a *sum*: the caller divides by
+        what its step counts.
         """
         embeddings = self.llm.get_input_embeddings()(input_ids)
         idle: Tensor | float = 0.0
@@ -129,9 +145,12 @@ class SaladForConditionalGeneration(PreTrainedModel):
             inside = torch.arange(speech.shape[1], device=speech.device) < speech_lengths[:, None]
             flat = embeddings.reshape(-1, embeddings.shape[-1])
             embeddings = flat.index_copy(0, speech_positions, speech[inside].to(flat.dtype)).view_as(embeddings)
-            # A span of length 0 is a dummy: it ties the adapter to the loss, so that every rank reduces the same gradients.
+            # A span of length 0 is a dummy: it ties the adapter to the loss, so that every rank reduces the same
+            # gradients.
             idle = speech.sum() * 0.0
-        hidden = self.llm.get_decoder()(inputs_embeds=embeddings, position_ids=position_ids, use_cache=False).last_hidden_state
+        hidden = self.llm.get_decoder()(
+            inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
         hidden = hidden.reshape(-1, hidden.shape[-1])[target_positions]
         if targets is None and labels is None:
             return SaladOutput(hidden=hidden)
@@ -152,9 +171,15 @@ class SaladForConditionalGeneration(PreTrainedModel):
         counts = [self.adapter.positions(self.encoder.num_frames(int(n))) for n in lengths]  # type: ignore[operator]
         return [row[:count] for row, count in zip(speech, counts, strict=True)]
 
-    def embed_prompt(self, input_ids: Tensor, attention_mask: Tensor | None, audio: Tensor | None = None,
-                     audio_lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Prompts [B, T] with ``audio_token_id`` wherever a clip is heard → left-padded embeddings [B, T', H] and mask [B, T'].
+    def embed_prompt(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        audio: Tensor | None = None,
+        audio_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts [B, T] with ``audio_token_id`` wherever a clip is heard → left-padded embeddings [B, T', H] and mask
+        [B, T'].
 
         Clips are taken in reading order, row by row. Raises DataError when their number is not that of the marks.
         """
@@ -162,23 +187,36 @@ class SaladForConditionalGeneration(PreTrainedModel):
         marks = int((input_ids == mark).sum())
         clips = [] if audio is None or not len(audio) else self.speech_embeddings(audio, audio_lengths)  # type: ignore[arg-type]
         if marks != len(clips):
-            raise DataError(f"the prompt has {marks} audio marks and {len(clips)} clips were given", "give one clip per mark")
+            raise DataError(
+                f"the prompt has {marks} audio marks and {len(clips)} clips were given", "give one clip per mark"
+            )
         words = self.get_input_embeddings()(input_ids.masked_fill(input_ids == mark, self.config.start_token_id))
         rows, following = [], iter(clips)
         for row, ids in enumerate(input_ids):
             keep = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask[row].bool()
-            parts = [next(following).to(words.dtype) if ids[t] == mark else words[row, t : t + 1]
-                     for t in keep.nonzero()[:, 0].tolist()]
+            parts = [
+                next(following).to(words.dtype) if ids[t] == mark else words[row, t : t + 1]
+                for t in keep.nonzero()[:, 0].tolist()
+            ]
             rows.append(torch.cat(parts))
         longest = max(len(row) for row in rows)
         embeddings = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        mask = torch.stack([torch.arange(longest, device=input_ids.device) >= longest - len(row) for row in rows]).long()
+        mask = torch.stack(
+            [torch.arange(longest, device=input_ids.device) >= longest - len(row) for row in rows]
+        ).long()
         return embeddings, mask
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, audio: Tensor | None = None,  # type: ignore[override]
-                 audio_lengths: Tensor | None = None, **settings: Any) -> Tensor:
-        """New tokens [B, ≤ max_new_tokens] after prompts made by SaladProcessor; ``settings`` are those of HF ``generate``."""
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        audio: Tensor | None = None,  # type: ignore[override]
+        audio_lengths: Tensor | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """New tokens [B, ≤ max_new_tokens] after prompts made by SaladProcessor; ``settings`` are those of HF
+        ``generate``."""
         embeddings, mask = self.embed_prompt(input_ids, attention_mask, audio, audio_lengths)
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
 
@@ -191,9 +229,14 @@ def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrai
     try:
         config = AutoConfig.from_pretrained(directory)
         if config.model_type != "salad":
-            raise CheckpointError(f"{directory} holds a {config.model_type} model, not a SALAD student", "give a directory written by train")
+            raise CheckpointError(
+                f"{directory} holds a {config.model_type} model, not a SALAD student",
+                "give a directory written by train",
+            )
         model = SaladForConditionalGeneration.from_pretrained(directory)
         return model.eval(), AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory} is not a saved student: {' '.join(str(error).split())[:200]}",
-                              "give a directory written by train, such as WORKDIR/stage1/model") from None
+        raise CheckpointError(
+            f"{directory} is not a saved student: {' '.join(str(error).split())[:200]}",
+            "give a directory written by train, such as WORKDIR/stage1/model",
+        ) from None

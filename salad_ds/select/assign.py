@@ -21,7 +21,7 @@ import numpy as np
 from salad_ds.errors import RecipeError
 
 BLOCK = 16384
-PRICE_ROUNDS = 60
+PRICE_ROUNDS = 150
 EXCESS_SHARE = 0.002
 """The price step stops when at most this share of the points is in excess; paths do the rest."""
 
@@ -37,8 +37,9 @@ def balanced(costs: np.ndarray, low: int, high: int, prices: np.ndarray | None =
              exact: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """``(labels int32 [n], prices float32 [k])`` for ``costs`` float32 [n, k], sizes in [low, high].
 
-    ``prices``: those of a similar problem, to start from. ``exact`` False leaves the last gains: the sizes hold, the cost
-    is the least for the sizes found, which need not be the best ones. Deterministic: ties go to the lower cluster and point.
+    ``prices``: those of a similar problem, to start from. ``exact`` False leaves the last gains: the sizes hold, and
+    the cost is the least for the sizes found, which need not be the best ones. Deterministic: ties go to the lower
+    cluster and point.
     """
     n, k = costs.shape
     if not low * k <= n <= high * k:
@@ -86,12 +87,13 @@ def move_prices(costs: np.ndarray, labels: np.ndarray, sizes: np.ndarray, prices
         margin = totals.min(1) - own
         leaving = int(np.ceil((sizes[cluster] - high) / 2))
         prices[cluster] += np.partition(margin, leaving - 1)[leaving - 1] + 1e-6
-    for cluster in np.flatnonzero(sizes < low):
+    lacking = np.flatnonzero(sizes < low)
+    if not len(lacking):
+        return
+    taken = costs[np.arange(len(costs)), labels] + before[labels]
+    for cluster in lacking:
         coming = int(np.ceil((low - sizes[cluster]) / 2))
-        margin = np.empty(len(costs), np.float32)
-        for rows in blocks(len(costs)):
-            taken = np.take_along_axis(costs[rows], labels[rows, None], 1)[:, 0] + before[labels[rows]]
-            margin[rows] = costs[rows, cluster] + before[cluster] - taken
+        margin = costs[:, cluster] + before[cluster] - taken
         margin[labels == cluster] = np.inf
         prices[cluster] -= np.partition(margin, coming - 1)[coming - 1] + 1e-6
 

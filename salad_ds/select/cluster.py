@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.cluster import kmeans_plusplus
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from threadpoolctl import threadpool_limits
@@ -20,6 +21,8 @@ from threadpoolctl import threadpool_limits
 from salad_ds.select.assign import balanced, blocks, size_bounds
 
 SAMPLE_PER_CLUSTER = 256
+SEEDS_PER_CLUSTER = 32
+"""Rows of the sample among which k-means++ looks: it is the slow part, and Lloyd's steps see the whole sample."""
 STARTS = 3
 WORD = re.compile(r"[A-Za-z][a-z]{2,}")
 
@@ -75,9 +78,11 @@ def first_centres(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
     return min(runs, key=lambda run: run[1])[0]
 
 
-def lloyd(sample: np.ndarray, k: int, seed: int, steps: int = 25) -> tuple[np.ndarray, float]:
+def lloyd(sample: np.ndarray, k: int, seed: int, steps: int = 15) -> tuple[np.ndarray, float]:
     """Plain k-means: ``(centres float32 [k, d], mean squared distance)``. Emptied clusters take the farthest points."""
-    centres, _ = kmeans_plusplus(sample, k, random_state=seed)
+    few = np.random.default_rng(seed).choice(len(sample), min(len(sample), SEEDS_PER_CLUSTER * k), replace=False)
+    centres, _ = kmeans_plusplus(sample[few].astype(np.float64), k, random_state=seed)
+    centres = centres.astype(np.float32)
     costs = np.empty((len(sample), k), np.float32)
     inertia = np.inf
     for _ in range(steps):
@@ -96,22 +101,22 @@ def lloyd(sample: np.ndarray, k: int, seed: int, steps: int = 25) -> tuple[np.nd
 
 def squared_distances(vectors: np.ndarray, centres: np.ndarray, out: np.ndarray) -> None:
     """``out[i, c]`` = squared Euclidean distance, float32 [n, k], block by block."""
-    norms = (centres.astype(np.float64) ** 2).sum(1)
+    norms = np.einsum("kd,kd->k", centres, centres)
     for rows in blocks(len(vectors)):
         part = np.asarray(vectors[rows], np.float32)
-        own = (part.astype(np.float64) ** 2).sum(1)
-        np.maximum(own[:, None] + norms - 2.0 * (part @ centres.T), 0.0, out=out[rows], casting="unsafe")
+        np.matmul(part, -2.0 * centres.T, out=out[rows])
+        out[rows] += norms
+        out[rows] += np.einsum("nd,nd->n", part, part)[:, None]
+        np.maximum(out[rows], 0.0, out=out[rows])
 
 
 def means(vectors: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Mean vector of each cluster, float32 [k, d] (sums in float64); zeros for an empty one."""
+    """Mean vector of each cluster, float32 [k, d] (blocks are summed in float64); zeros for an empty one."""
     sums = np.zeros((k, vectors.shape[1]), np.float64)
     for rows in blocks(len(vectors)):
-        own = labels[rows]
-        order = np.argsort(own, kind="stable")
-        part = np.asarray(vectors[rows], np.float64)[order]
-        present, starts = np.unique(own[order], return_index=True)
-        sums[present] += np.add.reduceat(part, starts, axis=0)
+        part, own = np.asarray(vectors[rows], np.float32), labels[rows]
+        member = csr_array((np.ones(len(own), np.float32), (own, np.arange(len(own)))), shape=(k, len(own)))
+        sums += member @ part
     return (sums / np.maximum(np.bincount(labels, minlength=k), 1)[:, None]).astype(np.float32)
 
 

@@ -99,8 +99,8 @@ def load_teacher(reference: str, device: torch.device | str, dtype: torch.dtype 
         raise AssetError(f"{reference} cannot be loaded as a causal language model ({str(error).splitlines()[0]})",
                          "give a saved Hugging Face causal LM") from error
     if absent := sorted(map(str, loaded["missing_keys"])):  # they would be random numbers
-        raise AssetError(f"{reference} lacks {len(absent)} weights of a {type(model).__name__}: {', '.join(absent[:3])}",
-                         "give the complete causal LM")
+        what = f"{len(absent)} weights of a {type(model).__name__}: {', '.join(absent[:3])}"
+        raise AssetError(f"{reference} lacks {what}", "give the complete causal LM")
     return TeacherForward(model, device, offload and device.type != "cpu")
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a training stage: written beside, marked complete, found again, pruned.
 
-A checkpoint is a directory ``step-00000042`` with DeepSpeed's sharded state and ``complete.json``, which is written last: a directory
-without it is half-written and is passed over, by name.
+A checkpoint is a directory ``step-00000042`` with DeepSpeed's sharded state and ``complete.json``, which is written
+last: a directory without it is half-written and is passed over, by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def name_of(step: int) -> str:
 
 
 def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_state: list[Any], keep: int) -> None:
-    """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark. Older ones beyond ``keep`` are removed."""
+    """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark. Older ones beyond ``keep`` are
+    removed."""
     target = directory / name_of(step)
     rank = dist.get_rank()
     if rank == 0:
@@ -34,8 +35,17 @@ def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_sta
     dist.barrier()
     if rank == 0:
         files = {str(f.relative_to(target)): f.stat().st_size for f in sorted(target.rglob("*")) if f.is_file()}
-        write_json(target / MARK, {"schema": 1, "step": step, "recipe": recipe_digest, "ranks": dist.get_world_size(),
-                                   "stream": stream_state, "files": files})
+        write_json(
+            target / MARK,
+            {
+                "schema": 1,
+                "step": step,
+                "recipe": recipe_digest,
+                "ranks": dist.get_world_size(),
+                "stream": stream_state,
+                "files": files,
+            },
+        )
         sync_directory(directory)
         for old in sorted(directory.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
@@ -43,7 +53,8 @@ def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_sta
 
 
 def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path, dict[str, Any]] | None:
-    """The newest complete checkpoint and its mark; None where there is none. A half-written one is passed over and named.
+    """The newest complete checkpoint and its mark; None where there is none. A half-written one is passed over and
+    named.
 
     Raises CheckpointError when it was made with other settings: continuing it would be neither run.
     """
@@ -52,14 +63,19 @@ def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path,
             say(f"passing over {candidate}: it was not finished")
             continue
         mark = read_json(candidate / MARK)
-        damaged = [name for name, size in mark["files"].items()
-                   if not (candidate / name).is_file() or (candidate / name).stat().st_size != size]
+        damaged = [
+            name
+            for name, size in mark["files"].items()
+            if not (candidate / name).is_file() or (candidate / name).stat().st_size != size
+        ]
         if damaged:
             say(f"passing over {candidate}: {damaged[0]} is missing or cut short")
             continue
         if mark["recipe"] != recipe_digest:
-            raise CheckpointError(f"{candidate} was made by another recipe (settings {mark['recipe'][:8]}, now {recipe_digest[:8]})",
-                                  f"restore the settings, use another workdir, or remove {directory}")
+            raise CheckpointError(
+                f"{candidate} was made by another recipe (settings {mark['recipe'][:8]}, now {recipe_digest[:8]})",
+                f"restore the settings, use another workdir, or remove {directory}",
+            )
         return candidate, mark
     return None
 
@@ -67,11 +83,15 @@ def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path,
 def load(engine: Any, checkpoint: Path, mark: dict[str, Any]) -> None:
     """Put model, optimizer and schedule back. Raises CheckpointError for another number of ranks or damaged shards."""
     if mark["ranks"] != dist.get_world_size():
-        raise CheckpointError(f"{checkpoint} was written by {mark['ranks']} ranks, this run has {dist.get_world_size()}",
-                              f"run with {mark['ranks']} ranks, or convert it with deepspeed.checkpoint.ds_to_universal")
+        raise CheckpointError(
+            f"{checkpoint} was written by {mark['ranks']} ranks, this run has {dist.get_world_size()}",
+            f"run with {mark['ranks']} ranks, or convert it with deepspeed.checkpoint.ds_to_universal",
+        )
     try:
         path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     except Exception as error:
-        raise CheckpointError(f"{checkpoint} cannot be loaded: {error}", f"remove {checkpoint}: the one before it is used") from error
+        raise CheckpointError(
+            f"{checkpoint} cannot be loaded: {error}", f"remove {checkpoint}: the one before it is used"
+        ) from error
     if path is None:
         raise CheckpointError(f"{checkpoint} holds no state", f"remove {checkpoint}")

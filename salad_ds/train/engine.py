@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +18,56 @@ from salad_ds.errors import RecipeError
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.train.schedule import wsd_factor
 
-OURS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "optimizer",
-        "scheduler")
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+)
 """Keys of a DeepSpeed config that the recipe decides."""
 
 
 def start_processes(timeout_minutes: float = 30.0) -> tuple[int, int, torch.device]:
     """Join the process group that the launcher described; alone where none did. Returns (rank, ranks, device).
 
-    On CPU DeepSpeed would compile a shared-memory all-reduce on first use, for minutes, and a build that is killed leaves a lock
-    that hangs every later run: it is switched off, gloo does the work.
+    On CPU DeepSpeed would compile a shared-memory all-reduce on first use, for minutes, and a build that is killed
+    leaves a lock that hangs every later run: it is switched off, gloo does the work.
     """
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "0")):
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("WORLD_SIZE", "1"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", "0"),
+    ):
         os.environ.setdefault(name, value)
     if os.environ["WORLD_SIZE"] == "1" and os.environ["MASTER_PORT"] == "0":
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     if not dist.is_initialized():
-        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False,
-                                   timeout=datetime.timedelta(minutes=timeout_minutes))
+        deepspeed.init_distributed(
+            dist_backend="nccl" if cuda else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=datetime.timedelta(minutes=timeout_minutes),
+        )
     local = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local)
     return dist.get_rank(), dist.get_world_size(), torch.device("cuda", local) if cuda else torch.device("cpu")
 
 
-def _free_port() -> int:
-    import socket
-
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -58,8 +76,8 @@ def _free_port() -> int:
 def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any]:
     """The file at ``path`` (JSON with comments) with the recipe's batch sizes and clipping.
 
-    Relative paths are looked up from the working directory, then from the repository. Raises RecipeError for a file that is
-    missing or malformed, for a key the recipe decides, and for bf16 without an accelerator.
+    Relative paths are looked up from the working directory, then from the repository. Raises RecipeError for a file
+    that is missing or malformed, for a key the recipe decides, and for bf16 without an accelerator.
     """
     found = next((p for p in (Path(path), Path(__file__).parents[2] / path) if p.is_file()), None)
     if found is None:
@@ -70,9 +88,16 @@ def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any
         raise RecipeError(f"{found}: {error}", "mend the file") from None
     clash = sorted(set(config) & set(OURS))
     if clash:
-        raise RecipeError(f"{found} sets {', '.join(clash)}, which the recipe decides", "remove it there and set it in the recipe's stage")
-    if not torch.cuda.is_available() and (config.get("bf16", {}).get("enabled") or config.get("fp16", {}).get("enabled")):
-        raise RecipeError(f"{found} asks for 16-bit training and there is no accelerator", "take ds_configs/zero3_cpu.json")
+        raise RecipeError(
+            f"{found} sets {', '.join(clash)}, which the recipe decides",
+            "remove it there and set it in the recipe's stage",
+        )
+    if not torch.cuda.is_available() and (
+        config.get("bf16", {}).get("enabled") or config.get("fp16", {}).get("enabled")
+    ):
+        raise RecipeError(
+            f"{found} asks for 16-bit training and there is no accelerator", "take ds_configs/zero3_cpu.json"
+        )
     config["train_micro_batch_size_per_gpu"] = stage.micro_batch
     config["gradient_accumulation_steps"] = accumulation(stage, ranks)
     config["gradient_clipping"] = stage.clip  # DeepSpeed's own default is 1.0, not off
@@ -84,8 +109,10 @@ def accumulation(stage: TrainConfig, ranks: int) -> int:
     """Micro-batches per rank and optimizer step. Raises RecipeError when global_batch does not divide."""
     rows = stage.micro_batch * ranks
     if stage.global_batch % rows:
-        raise RecipeError(f"global_batch {stage.global_batch} is not a multiple of micro_batch {stage.micro_batch} × {ranks} ranks",
-                          "change stages.*.global_batch, micro_batch or the number of ranks")
+        raise RecipeError(
+            f"global_batch {stage.global_batch} is not a multiple of micro_batch {stage.micro_batch} × {ranks} ranks",
+            "change stages.*.global_batch, micro_batch or the number of ranks",
+        )
     return stage.global_batch // rows
 
 
@@ -106,7 +133,8 @@ def start_engine(model: SaladForConditionalGeneration, stage: TrainConfig, confi
 
     def scheduler(inner: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         return torch.optim.lr_scheduler.LambdaLR(
-            inner, lambda step: wsd_factor(step, stage.steps, stage.warmup_steps, stage.decay_share))
+            inner, lambda step: wsd_factor(step, stage.steps, stage.warmup_steps, stage.decay_share)
+        )
 
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=config)
     return engine

@@ -14,7 +14,8 @@ from salad_ds.files import sync_directory
 
 
 def export_student(engine: Any, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Gather the weights on rank 0 and write the whole student (encoder included) and its tokenizer; all ranks must call it.
+    """Gather the weights on rank 0 and write the whole student (encoder included) and its tokenizer; all ranks must
+    call it.
 
     The directory appears whole: it is written beside and renamed.
     """

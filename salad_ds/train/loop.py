@@ -1,7 +1,8 @@
 """One training stage: stream → encoder → teacher → engine, step by step, resumable at any step.
 
-Lockstep: every rank runs the same number of micro-batches and calls encoder, adapter and LLM once in each; the run is bounded by
-steps. The loss of a step is the mean over all text targets of its global batch, whatever rank or micro-batch they fell into.
+Lockstep: every rank runs the same number of micro-batches and calls encoder, adapter and LLM once in each; the run is
+bounded by steps. The loss of a step is the mean over all text targets of its global batch, whatever rank or micro-batch
+they fell into.
 """
 
 from __future__ import annotations
@@ -41,14 +42,22 @@ def stage_digest(recipe: Recipe, name: str, datasets: list[str]) -> str:
     """What the result of a stage depends on: model, data, teacher, its own settings, and the shards it reads."""
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
     data = {key: value for key, value in plain(recipe.data).items() if key not in ("workers", "max_bad_share")}
-    return digest_of({"model": plain(recipe.model), "data": data, "teacher": plain(recipe.teacher), "stage": stage, "datasets": datasets})
+    return digest_of(
+        {
+            "model": plain(recipe.model),
+            "data": data,
+            "teacher": plain(recipe.teacher),
+            "stage": stage,
+            "datasets": datasets,
+        }
+    )
 
 
 def train(recipe: Recipe, name: str) -> Path:
     """Run stage ``name`` of the recipe under whatever launcher started this process; returns the student's directory.
 
-    Continues from the newest complete checkpoint; a finished stage is left alone. Raises SaladError for whatever is wrong with the
-    recipe, the shards, the teacher store or the checkpoints.
+    Continues from the newest complete checkpoint; a finished stage is left alone. Raises SaladError for whatever is
+    wrong with the recipe, the shards, the teacher store or the checkpoints.
     """
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}", f"its stages are {', '.join(recipe.stages) or 'none'}")
@@ -60,8 +69,14 @@ def train(recipe: Recipe, name: str) -> Path:
     config = deepspeed_config(stage.deepspeed, stage, ranks)
     model, tokenizer = starting_point(recipe, stage, config)
     encoder = model.detach_encoder().to(device)
-    planner = Planner(stage.sources, recipe.path, recipe.data, tokenizer, model.sample_rate,
-                      lambda samples: model.adapter.positions(encoder.num_frames(samples)))
+    planner = Planner(
+        stage.sources,
+        recipe.path,
+        recipe.data,
+        tokenizer,
+        model.sample_rate,
+        lambda samples: model.adapter.positions(encoder.num_frames(samples)),
+    )
     digests = [shards.digest for shards in planner.shards]
     digest = stage_digest(recipe, name, digests)
     if already_done(out, digest):
@@ -76,8 +91,16 @@ def train(recipe: Recipe, name: str) -> Path:
         checkpoint.load(engine, path, mark)
         start, state = int(mark["step"]), StreamState.from_json(mark["stream"])
         say(f"{name}: continuing after step {start} ({path})")
-    stream = Stream(planner, stage.seed, stage.global_batch, stage.micro_batch, rank, ranks,
-                    pad_id=model.config.start_token_id, state=state)
+    stream = Stream(
+        planner,
+        stage.seed,
+        stage.global_batch,
+        stage.micro_batch,
+        rank,
+        ranks,
+        pad_id=model.config.start_token_id,
+        state=state,
+    )
     with open_tracker(recipe, name) as tracker, StepLog(out / "log.jsonl", start, rank == 0) as log:
         tracker.start_stage(plain(stage), config, dict(zip((s.path for s in stage.sources), digests, strict=True)))
         with Progress(name, stage.steps, "step", every=5.0, done=start, quiet=rank != 0) as progress:
@@ -90,7 +113,10 @@ def train(recipe: Recipe, name: str) -> Path:
                 waited = time.perf_counter()
                 record = {"step": step + 1, **record, "seconds": seconds, "data_wait": data_wait}
                 if not math.isfinite(record["loss"]):
-                    raise SaladError(f"the loss of step {step + 1} is {record['loss']}", "lower the learning rates, or look at the data of that step")
+                    raise SaladError(
+                        f"the loss of step {step + 1} is {record['loss']}",
+                        "lower the learning rates, or look at the data of that step",
+                    )
                 log.write(record)
                 if (step + 1) % stage.log_every == 0 or step + 1 == stage.steps:
                     tracker.metrics({k: v for k, v in record.items() if k != "step"}, step + 1)
@@ -104,7 +130,10 @@ def train(recipe: Recipe, name: str) -> Path:
             say(f"{name}: skipped on rank 0: {skipped}, for example {planner.skipped.examples}")
         export_student(engine, encoder, tokenizer, out / "model")
         if rank == 0:
-            write_json(out / "done.json", {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": skipped})
+            write_json(
+                out / "done.json",
+                {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": skipped},
+            )
             say(f"{name}: student in {out / 'model'}")
     dist.barrier()
     dist.destroy_process_group()
@@ -116,7 +145,9 @@ def already_done(out: Path, digest: str) -> bool:
     return mark.is_file() and (out / "model").is_dir() and read_json(mark)["digest"] == digest
 
 
-def starting_point(recipe: Recipe, stage: TrainConfig, config: dict[str, Any]) -> tuple[SaladForConditionalGeneration, Any]:
+def starting_point(
+    recipe: Recipe, stage: TrainConfig, config: dict[str, Any]
+) -> tuple[SaladForConditionalGeneration, Any]:
     """A fresh student (its LLM loaded already sharded under ZeRO-3), or the one that ``init_from`` names."""
     if stage.init_from is None:
         return build_student(recipe.model, sharded_loading(config))
@@ -140,8 +171,15 @@ def sharded_loading(config: dict[str, Any]) -> Iterator[None]:
         unset_hf_deepspeed_config()
 
 
-def optimizer_step(engine: Any, encoder: nn.Module, teacher: Teacher, batches: list[MicroBatch],
-                   stage: TrainConfig, ranks: int, device: torch.device) -> dict[str, float]:
+def optimizer_step(
+    engine: Any,
+    encoder: nn.Module,
+    teacher: Teacher,
+    batches: list[MicroBatch],
+    stage: TrainConfig,
+    ranks: int,
+    device: torch.device,
+) -> dict[str, float]:
     """All micro-batches of one optimizer step. Returns the step's means over every rank, nats per text target."""
     count = torch.tensor(float(sum(len(batch.labels) for batch in batches)), device=device)
     dist.all_reduce(count)
@@ -155,19 +193,36 @@ def optimizer_step(engine: Any, encoder: nn.Module, teacher: Teacher, batches: l
         if len(batch.audio):
             with torch.no_grad():
                 features = encoder(batch.audio, batch.audio_lengths)
-        out = engine(**batch.model_inputs(), features=features, targets=None if targets is None else targets.to(device),
-                     labels=batch.labels, alpha=stage.alpha)
+        out = engine(
+            **batch.model_inputs(),
+            features=features,
+            targets=None if targets is None else targets.to(device),
+            labels=batch.labels,
+            alpha=stage.alpha,
+        )
         engine.backward(out.loss * scale)
         engine.step()
-        sums += torch.stack([out.kl.sum(), out.nll.sum(), out.entropy.sum(), torch.tensor(float(batch.used_positions))]).double().to(device)
+        sums += (
+            torch.stack([out.kl.sum(), out.nll.sum(), out.entropy.sum(), torch.tensor(float(batch.used_positions))])
+            .double()
+            .to(device)
+        )
     dist.all_reduce(sums)
     total = max(count.item(), 1.0)
     kl, nll, entropy = (sums[:3] / total).tolist()
     norm = engine.get_global_grad_norm()
     rates = {group["name"]: group["lr"] for group in engine.optimizer.param_groups}
-    return {"loss": stage.alpha * kl + (1 - stage.alpha) * nll, "kl": kl, "nll": nll, "entropy": entropy, "targets": total,
-            "positions": sums[3].item(), "lr_adapter": rates["adapter"], "lr_llm": rates["llm"],
-            "grad_norm": float(norm) if norm is not None else float("nan")}
+    return {
+        "loss": stage.alpha * kl + (1 - stage.alpha) * nll,
+        "kl": kl,
+        "nll": nll,
+        "entropy": entropy,
+        "targets": total,
+        "positions": sums[3].item(),
+        "lr_adapter": rates["adapter"],
+        "lr_llm": rates["llm"],
+        "grad_norm": float(norm) if norm is not None else float("nan"),
+    }
 
 
 def gather_states(states: list[Any], ranks: int) -> list[Any]:

@@ -34,7 +34,8 @@ from salad_ds.train.tracking_runs import Runs, public, store_uri
 from salad_ds.train.tracking_sender import Sender, reason, say
 
 SETTINGS = {  # short, because a buffer takes what a server does not; the user's own values win
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
@@ -48,8 +49,9 @@ class Tracker:
     run_id: str | None = None
     """The MLflow run of the stage, once MLflow has been reached."""
 
-    def start_stage(self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any],
-                    datasets: Mapping[str, str]) -> None:
+    def start_stage(
+        self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any], datasets: Mapping[str, str]
+    ) -> None:
         """What a training stage runs on: its settings, the DeepSpeed config in force, digests of its shards by path."""
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -76,8 +78,9 @@ class Tracker:
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         killed = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
         self.finish("KILLED" if killed else "FAILED" if kind else "FINISHED")
 
@@ -139,8 +142,9 @@ class MlflowTracker(Tracker):
         self.params(settings)
         self.dict_artifact(settings, "recipe.yaml")
 
-    def start_stage(self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any],
-                    datasets: Mapping[str, str]) -> None:
+    def start_stage(
+        self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any], datasets: Mapping[str, str]
+    ) -> None:
         self.dict_artifact(dict(settings), "stage.json")
         self.dict_artifact(dict(deepspeed), "deepspeed.json")
         for path, digest in datasets.items():

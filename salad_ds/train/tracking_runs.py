@@ -53,8 +53,9 @@ class Runs:
             if resume_id is not None:
                 fitting = [key for key, item in mine.items() if item["ids"].get(self.store) == resume_id]
             else:
-                fitting = [key for key, item in mine.items()
-                           if item["digest"] == digest and item["status"] != "FINISHED"]
+                fitting = [
+                    key for key, item in mine.items() if item["digest"] == digest and item["status"] != "FINISHED"
+                ]
             key = fitting[-1] if fitting else f"{stage}#{len(mine) + 1}"
             if not fitting:
                 state["attempts"][key] = {"stage": stage, "digest": digest, "status": "", "ids": {}}

@@ -77,8 +77,10 @@ class Sender:
                 self.away = False
             except Exception as error:
                 if not self.away:
-                    say(f"MLflow ({self.where}) is away ({reason(error)}); "
-                        f"the stage goes on, its records wait in {self.journal.path}")
+                    say(
+                        f"MLflow ({self.where}) is away ({reason(error)}); "
+                        f"the stage goes on, its records wait in {self.journal.path}"
+                    )
                 self.away = True
                 self.open.clear()
                 pause = min(max(2 * pause, 5.0), LONGEST_PAUSE)
@@ -126,6 +128,7 @@ class Sender:
             return self.open[attempt]
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+
         if self.client is None:
             self.client = MlflowClient(tracking_uri=self.runs.uri)
         run = None
@@ -153,6 +156,7 @@ class Sender:
     def experiment(self) -> tuple[str, str]:
         """Ids of the experiment and of the work directory's parent run; both are made when missing."""
         from mlflow.exceptions import MlflowException
+
         found = self.client.get_experiment_by_name(self.runs.experiment)
         if found is None:
             local = self.runs.uri.startswith("sqlite:")  # a server places artefacts itself
@@ -179,6 +183,7 @@ class Sender:
 
     def send_metrics(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
+
         rows, steps = [], {}
         for record in group:
             step = record["step"]
@@ -189,14 +194,15 @@ class Sender:
                     steps[key] = step
                 rows.append(Metric(key, value, record["time"], step or 0))
         for start in range(0, len(rows), 1000):
-            self.client.log_batch(run.id, metrics=rows[start:start + 1000])
+            self.client.log_batch(run.id, metrics=rows[start : start + 1000])
         run.last.update(steps)
 
     def send_params(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
         from mlflow.entities import Param
+
         fresh = [Param(key, value) for key, value in group[0]["values"].items() if key not in run.params]
         for start in range(0, len(fresh), 100):
-            self.client.log_batch(run.id, params=fresh[start:start + 100])
+            self.client.log_batch(run.id, params=fresh[start : start + 100])
         run.params.update(param.key for param in fresh)
 
     def send_artifact(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
@@ -214,6 +220,7 @@ class Sender:
 
     def send_dataset(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
         from mlflow.entities import Dataset, DatasetInput
+
         record = group[0]
         dataset = Dataset(record["name"], record["digest"], "local", json.dumps({"uri": record["source"]}))
         self.client.log_inputs(run.id, [DatasetInput(dataset, tags=[])])
@@ -227,16 +234,22 @@ class Sender:
                 self.client.set_terminated(one, status)
 
 
-KINDS = {"metrics": Sender.send_metrics, "params": Sender.send_params, "status": Sender.send_status,
-         "artifact": Sender.send_artifact, "dict": Sender.send_dict, "text": Sender.send_text,
-         "dataset": Sender.send_dataset}
+KINDS = {
+    "metrics": Sender.send_metrics,
+    "params": Sender.send_params,
+    "status": Sender.send_status,
+    "artifact": Sender.send_artifact,
+    "dict": Sender.send_dict,
+    "text": Sender.send_text,
+    "dataset": Sender.send_dataset,
+}
 
 
 def neighbours(records: list[tuple[dict[str, Any], int]], start: int) -> list[dict[str, Any]]:
     """The records that travel in one request: metrics of one run that follow each other, else a single record."""
     group = [records[start][0]]
     if group[0].get("kind") == "metrics":
-        for record, _ in records[start + 1:]:
+        for record, _ in records[start + 1 :]:
             if (record.get("kind"), record.get("run")) != ("metrics", group[0].get("run")):
                 break
             group.append(record)
@@ -246,6 +259,7 @@ def neighbours(records: list[tuple[dict[str, Any], int]], start: int) -> list[di
 def permanent(error: Exception) -> bool:
     """Would sending the same again fail the same way? Refusals of the content, files that are gone."""
     from mlflow.exceptions import MlflowException
+
     if isinstance(error, MlflowException):
         return error.get_http_status_code() in (400, 404, 409, 413)
     return isinstance(error, (FileNotFoundError, KeyError, TypeError, ValueError))

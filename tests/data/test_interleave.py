@@ -37,7 +37,9 @@ def test_spans_begin_only_where_text_and_sound_can_be_cut(n, seed, data):
     assert spans[0].first == 0 and spans[-1].last == n
 
 
-@given(lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 40)), min_size=1, max_size=10), context=st.integers(1, 120))
+@given(
+    lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 40)), min_size=1, max_size=10), context=st.integers(1, 120)
+)
 def test_what_is_kept_is_a_prefix_that_fits(lengths, context):
     pieces, at = [], 0
     for speech, n in lengths:

@@ -36,7 +36,9 @@ def test_shares_add_up_and_are_within_one_of_exact(weights):
 @settings(max_examples=30, deadline=None)
 @given(sizes=st.lists(st.integers(1, 90), min_size=1, max_size=4), seed=st.integers(0, 999), data=st.data())
 def test_a_mixture_keeps_its_shares_and_walks_each_source_in_epochs(sizes, seed, data):
-    weights = data.draw(st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=len(sizes), max_size=len(sizes)).filter(any))
+    weights = data.draw(
+        st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=len(sizes), max_size=len(sizes)).filter(any)
+    )
     mixture = Mixture(sizes, weights, seed)
     drawn = [mixture[i] for i in range(2 * BLOCK)]
     assert Counter(s for s, _, _ in drawn) == Counter({k: 2 * n for k, n in enumerate(shares(weights)) if n})
@@ -55,5 +57,7 @@ def test_a_source_without_samples_is_refused():
 
 def test_seeds_are_the_same_in_another_process():
     code = "from salad_ds.data.order import stable_seed; print(stable_seed(1, 'a', (2, 'b')))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "77", "PYTHONPATH": "."})
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "77", "PYTHONPATH": "."}
+    )
     assert int(other.stdout) == stable_seed(1, "a", (2, "b"))

@@ -23,8 +23,9 @@ def sparse(log_q: torch.Tensor, k: int, m: int, seed: int) -> SparseTargets:
     tail = q.scatter(1, top.indices, 0.0)
     mass = tail.sum(-1, keepdim=True)
     drawn = torch.multinomial(tail, m, replacement=True, generator=torch.Generator().manual_seed(seed))
-    return SparseTargets(torch.cat([top.indices, drawn], 1), torch.cat([top.values, (mass / m).expand(-1, m)], 1),
-                         -(q * log_q).sum(-1))
+    return SparseTargets(
+        torch.cat([top.indices, drawn], 1), torch.cat([top.values, (mass / m).expand(-1, m)], 1), -(q * log_q).sum(-1)
+    )
 
 
 def make(form: str, rows: int, vocabulary: int, width: int, dtype: torch.dtype = torch.float32, seed: int = 0):
@@ -36,8 +37,9 @@ def make(form: str, rows: int, vocabulary: int, width: int, dtype: torch.dtype =
     targets = {
         "dense": lambda: DenseTargets(log_q),
         "sparse": lambda: sparse(log_q, 6, 4, seed),
-        "hidden": lambda: HiddenTargets(torch.randn(rows, 7, generator=g, dtype=dtype),
-                                        torch.randn(vocabulary, 7, generator=g, dtype=dtype)),
+        "hidden": lambda: HiddenTargets(
+            torch.randn(rows, 7, generator=g, dtype=dtype), torch.randn(vocabulary, 7, generator=g, dtype=dtype)
+        ),
         "none": lambda: None,
     }[form]()
     return hidden.requires_grad_(), weight.requires_grad_(), targets, labels
@@ -81,8 +83,12 @@ def test_gradcheck_in_float64(form, reduction):
 
 
 @settings(max_examples=30, deadline=None)
-@given(rows=st.integers(1, 40), chunk=st.integers(1, 50), seed=st.integers(0, 99),
-       form=st.sampled_from(["dense", "sparse"]))
+@given(
+    rows=st.integers(1, 40),
+    chunk=st.integers(1, 50),
+    seed=st.integers(0, 99),
+    form=st.sampled_from(["dense", "sparse"]),
+)
 def test_the_chunk_size_does_not_matter(rows, chunk, seed, form):
     hidden, weight, targets, labels = make(form, rows, 61, 8, seed=seed)
     whole = fused_linear_distill(hidden, weight, targets, labels, 0.6, chunk_rows=rows)
@@ -106,12 +112,17 @@ def test_a_student_that_equals_its_teacher_has_no_divergence_and_no_gradient():
 
 
 def test_sampling_the_tail_leaves_the_gradient_unbiased():
-    """Mean over many draws of exact top-k + sampled tail equals the full-distribution gradient within 4 standard errors."""
+    """Mean over many draws of exact top-k + sampled tail equals the full-distribution gradient within 4 standard
+    errors."""
     hidden, weight, _, _ = make("dense", 4, 200, 6)
     log_q = (torch.randn(4, 200, generator=torch.Generator().manual_seed(5)) * 1.5).log_softmax(-1)
     full = torch.autograd.grad(fused_linear_distill(hidden, weight, DenseTargets(log_q)).loss, hidden)[0]
-    draws = torch.stack([torch.autograd.grad(fused_linear_distill(hidden, weight, sparse(log_q, 8, 8, seed)).loss, hidden)[0]
-                         for seed in range(600)])
+    draws = torch.stack(
+        [
+            torch.autograd.grad(fused_linear_distill(hidden, weight, sparse(log_q, 8, 8, seed)).loss, hidden)[0]
+            for seed in range(600)
+        ]
+    )
     error = (draws.mean(0) - full).abs() / (draws.std(0) / 600**0.5)
     assert error.max() < 4.0
     assert draws.std(0).max() > 1e-3, "the draws do not vary: nothing was tested"
@@ -137,14 +148,17 @@ def test_bfloat16_is_no_worse_than_torchs_own():
     assert abs(ours.item() - exact.item()) <= abs(torchs.item() - exact.item()) + 1e-2
 
 
-@pytest.mark.parametrize("call, message", [
-    (dict(targets=None), "needs teacher targets"),
-    (dict(labels=None, alpha=0.5), "needs labels"),
-    (dict(alpha=1.5), "alpha is 1.5"),
-    (dict(reduction="median"), "median"),
-    (dict(vocab_size=999), "exceeds"),
-    (dict(labels=torch.zeros(3, dtype=torch.long)), "are for 3 positions"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (dict(targets=None), "needs teacher targets"),
+        (dict(labels=None, alpha=0.5), "needs labels"),
+        (dict(alpha=1.5), "alpha is 1.5"),
+        (dict(reduction="median"), "median"),
+        (dict(vocab_size=999), "exceeds"),
+        (dict(labels=torch.zeros(3, dtype=torch.long)), "are for 3 positions"),
+    ],
+)
 def test_contradictions_are_refused(call, message):
     hidden, weight, targets, labels = make("dense", 4, 20, 3)
     with pytest.raises(ValueError, match=message):

@@ -26,7 +26,8 @@ def test_noise_is_not_the_text_and_loops_are_bounded():
 
 
 def test_error_rates_forgive_spelling_but_not_content():
-    assert character_error_rate("It cost $12.50, about 20 %.", "it cost twelve dollars and fifty cents about twenty percent") == 0
+    said = "it cost twelve dollars and fifty cents about twenty percent"
+    assert character_error_rate("It cost $12.50, about 20 %.", said) == 0
     assert character_error_rate("abcd", "abxd") == pytest.approx(0.25)
     assert character_error_rate("abcd", "") == 1
     assert character_error_rate("ab", "ab cd ef") > 1

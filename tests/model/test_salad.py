@@ -18,8 +18,11 @@ from salad_ds.model.salad import load_student
 
 
 def settings(llm) -> ModelConfig:
-    return ModelConfig(llm=str(llm), encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
-                       adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4))
+    return ModelConfig(
+        llm=str(llm),
+        encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
+        adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +111,16 @@ def test_a_packed_row_gives_what_each_sequence_gives_alone(student):
         positions = model.adapter.positions(model.encoder.num_frames(len(wave)))
         ids = (start, *np.random.default_rng(seed).integers(5, 900, n).tolist())
         middle = n // 2
-        pieces = [Piece(False, 0, 1, 1), Piece(True, 1, middle, positions, 0.0, seconds), Piece(False, middle, n + 1, n + 1 - middle)]
+        pieces = [
+            Piece(False, 0, 1, 1),
+            Piece(True, 1, middle, positions, 0.0, seconds),
+            Piece(False, middle, n + 1, n + 1 - middle),
+        ]
         return Sequence(f"s{seed}", tuple(ids), pieces, [wave])
 
     parts = [sequence(12, 1.3, 1), sequence(9, 0.7, 2), sequence(20, 2.1, 3)]
     with torch.no_grad():
+
         def run(rows, context=None):
             batch = collate(rows, start, context)
             return model(**batch.model_inputs(), features=model.encoder(batch.audio, batch.audio_lengths)).hidden

@@ -48,7 +48,6 @@ def test_gradient_angle_on_a_real_teacher(smollm2_dir, tokenizer, sentences, cap
     student = teacher.logits(teacher.rows([(ids[0], *ids[1 + missing:])])[0]).double().softmax(-1)
     full = logits.softmax(-1)
     truth, vocab, rows = gradient(full, student), logits.shape[1], len(full)
-    batch_truth = torch.cat([truth.sum(0)])
     lines, measured = [], {}
     for top_k, samples in ((12, 16), (50, 32), (128, 32), (128, 64)):
         alone = same_bytes(vocab, top_k, samples)
@@ -58,14 +57,15 @@ def test_gradient_angle_on_a_real_teacher(smollm2_dir, tokenizer, sentences, cap
             weights = dense(summarise(logits, k, draws).targets(), vocab)
             found = gradient(weights, student)
             kl = (weights * student.clamp_min(1e-300).log()).sum(1) - (full * student.log()).sum(1)
-            kept[name] = (float(angle(found, truth).mean()), float(angle(found.sum(0), batch_truth)), float(kl.mean()))
+            kept[name] = (float(angle(found, truth).mean()), float(angle(found.sum(0), truth.sum(0))), float(kl.mean()))
             lines.append(f"{FixedWidthCodec(vocab, k, m).row_bytes:4d} B/token  k={k:3d} m={m:2d}  angle per token "
-                         f"{kept[name][0]:5.2f}°, of the batch {kept[name][1]:5.2f}°, KL off by {-kept[name][2]:+.3f} nats")
+                         f"{kept[name][0]:5.2f}°, of the batch {kept[name][1]:5.2f}°, "
+                         f"KL off by {-kept[name][2]:+.3f} nats")
         measured[top_k, samples] = kept
     with capsys.disabled():
         tails = 1 - full.topk(128).values.sum(1)
-        print(f"\n{rows} positions, V = {vocab}, mass outside the top 128: mean {tails.mean():.4f}, most {tails.max():.3f}",
-              *lines, sep="\n")
+        print(f"\n{rows} positions, V = {vocab}, mass outside the top 128: mean {tails.mean():.4f}, "
+              f"most {tails.max():.3f}", *lines, sep="\n")
     for kept in measured.values():
         assert kept["top + draws"][1] < kept["top"][1]  # what an optimizer step sees
         assert abs(kept["top + draws"][2]) < abs(kept["top"][2])

@@ -1,6 +1,7 @@
 """The same few steps, under ZeRO-3 on several ranks and plainly in one process: what test_zero3.py compares.
 
-Run as a module by the launcher: ``deepspeed --num_gpus 2 --no_local_rank --module tests.train.parity LLM OUT SETTINGS``.
+Run as a module by the launcher: ``deepspeed --num_gpus 2 --no_local_rank --module tests.train.parity LLM OUT
+SETTINGS``.
 """
 
 from __future__ import annotations
@@ -25,15 +26,30 @@ ROWS, CONTEXT = 4, 96
 
 
 def student(llm: str) -> SaladForConditionalGeneration:
-    model, _ = build_student(ModelConfig(llm=llm, encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
-                                         adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4)))
+    model, _ = build_student(
+        ModelConfig(
+            llm=llm,
+            encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
+            adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4),
+        )
+    )
     return model
 
 
 def stage(steps: int, micro_batch: int, alpha: float) -> TrainConfig:
     # eps: a parameter whose true gradient is 0 would turn rounding into a full step at 1e-8
-    return TrainConfig(sources=[SourceConfig("speech", "x")], steps=steps, micro_batch=micro_batch, global_batch=ROWS, alpha=alpha,
-                       lr_adapter=1e-3, lr_llm=5e-4, warmup_steps=2, eps=1e-6, clip=0.0)
+    return TrainConfig(
+        sources=[SourceConfig("speech", "x")],
+        steps=steps,
+        micro_batch=micro_batch,
+        global_batch=ROWS,
+        alpha=alpha,
+        lr_adapter=1e-3,
+        lr_llm=5e-4,
+        warmup_steps=2,
+        eps=1e-6,
+        clip=0.0,
+    )
 
 
 def rows_of(model: SaladForConditionalGeneration, encoder: torch.nn.Module, step: int) -> list[list[Sequence]]:
@@ -46,7 +62,11 @@ def rows_of(model: SaladForConditionalGeneration, encoder: torch.nn.Module, step
             return Sequence("text", ids, [Piece(False, 0, n + 1, n + 1)])
         wave = (rng.standard_normal(int(16000 * seconds)) * 0.1).astype(np.float32)
         positions, middle = model.adapter.positions(encoder.num_frames(len(wave))), n // 2
-        pieces = [Piece(False, 0, 1, 1), Piece(True, 1, middle, positions, 0, seconds), Piece(False, middle, n + 1, n + 1 - middle)]
+        pieces = [
+            Piece(False, 0, 1, 1),
+            Piece(True, 1, middle, positions, 0, seconds),
+            Piece(False, middle, n + 1, n + 1 - middle),
+        ]
         return Sequence("speech", ids, pieces, [wave])
 
     return [[sequence(15, 1.0), sequence(11, 0.6)], [sequence(30, 0)], [sequence(40, 2.0)], [sequence(9, 0.4)]]
@@ -81,8 +101,13 @@ def plain(llm: str, steps: int, alpha: float) -> tuple[list[float], dict[str, to
     losses, gradients = [], {}
     for step in range(steps):
         (batch,) = batches(rows_of(model, encoder, step), ROWS)
-        out = model(**batch.model_inputs(), features=encoder(batch.audio, batch.audio_lengths), labels=batch.labels, alpha=alpha,
-                    targets=teacher.targets(batch.teacher_requests()))
+        out = model(
+            **batch.model_inputs(),
+            features=encoder(batch.audio, batch.audio_lengths),
+            labels=batch.labels,
+            alpha=alpha,
+            targets=teacher.targets(batch.teacher_requests()),
+        )
         (out.loss / len(batch.labels)).backward()
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -125,8 +150,11 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
         with deepspeed.zero.GatheredParameters([p]):
             held[name] = p.detach().clone()
     if rank == 0:
-        save_file({f"gradient.{name}": value.contiguous() for name, value in gradients.items()}
-                  | {f"parameter.{name}": value.contiguous() for name, value in held.items()}, out / "tensors.safetensors")
+        save_file(
+            {f"gradient.{name}": value.contiguous() for name, value in gradients.items()}
+            | {f"parameter.{name}": value.contiguous() for name, value in held.items()},
+            out / "tensors.safetensors",
+        )
         (out / "losses.json").write_text(json.dumps(losses))
 
 

@@ -30,4 +30,6 @@ def test_two_ranks_agree_with_one_process(tied, tiny_llm_dir, tiny_untied_llm_di
         error = (found[f"gradient.{name}"] - expected).norm() / expected.norm()
         assert error <= 1e-5, f"{name}: gradients differ by {error:.1e}"
     for name, expected in parameters.items():
-        torch.testing.assert_close(found[f"parameter.{name}"], expected, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[f"parameter.{name}"], expected, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
