@@ -53,7 +53,7 @@ def align(recipe: Recipe, _: argparse.Namespace) -> None:
 def precompute(recipe: Recipe, _: argparse.Namespace) -> None:
     from salad_ds.teacher.precompute import precompute
 
-    print(precompute(recipe))
+    precompute(recipe)
 
 
 def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -82,10 +82,9 @@ def select(recipe: Recipe, _: argparse.Namespace) -> None:
 
 
 def report(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.measure.report import report, terminal_summary
+    from salad_ds.measure.run import write_report
 
-    report(recipe)
-    print(terminal_summary(recipe))
+    write_report(recipe)
 
 
 def lint(recipe: Recipe, _: argparse.Namespace) -> None:

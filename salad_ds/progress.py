@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, label: str, total: int | None, unit: str = "it", every: float = 10.0,
                  done: int = 0, quiet: bool = False) -> None:
         self.label, self.total, self.unit, self.every, self.quiet = label, total, unit, every, quiet
-        self.count, self.first = done, done
+        self.count, self.first, self.said = done, done, -1
         self.note = ""
         self.started = self.spoken = time.monotonic()
         self.bar = None
@@ -56,12 +56,13 @@ class Progress:
 
     def say(self) -> None:
         self.spoken = time.monotonic()
-        if self.quiet:
+        if self.quiet or self.said == self.count:
             return
+        self.said = self.count
         spent = self.spoken - self.started
         rate = (self.count - self.first) / spent if spent > 0 else 0.0
         line = f"{self.label}: {self.count}" + (f"/{self.total}" if self.total is not None else "")
-        line += f" {self.unit}, {rate:.1f}/s"
+        line += f" {self.unit}, " + (f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each")
         if self.total is not None and rate > 0 and self.count < self.total:
             line += f", {clock((self.total - self.count) / rate)} left"
         print(line + (f", {self.note}" if self.note else ""), file=sys.stderr, flush=True)

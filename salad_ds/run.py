@@ -37,10 +37,9 @@ def run(recipe: Recipe, recipe_path: str, overrides: list[str]) -> None:
         with journal.timed(name):
             action()
         gc.collect()
-    from salad_ds.measure.report import report, terminal_summary
+    from salad_ds.measure.run import write_report
 
-    report(recipe)
-    print(terminal_summary(recipe))
+    write_report(recipe, track=journal.worked)
     print(f"salad-ds run took {clock(time.monotonic() - began)}")
 
 
@@ -65,7 +64,7 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
     def precompute() -> object:
         from salad_ds.teacher.precompute import precompute
 
-        return print(precompute(recipe))
+        return precompute(recipe)
 
     def measure(checkpoint: str) -> Callable[[], object]:
         def action() -> object:
@@ -164,6 +163,8 @@ class Journal:
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.path("run.json")
         self.seconds: dict[str, float] = {}
+        self.worked = False
+        """Whether any station of this call had something to do."""
         if self.path.is_file():
             self.seconds = {row["stage"]: row["seconds"] for row in read_json(self.path)["stages"]}
 
@@ -175,6 +176,7 @@ class Journal:
         finally:
             spent = time.monotonic() - began
             if before is None or spent > IDLE:
+                self.worked = True
                 self.seconds[name] = round((before or 0.0) + spent, 2)
             write_json(
                 self.path, {"schema": 1, "stages": [{"stage": k, "seconds": v} for k, v in self.seconds.items()]}

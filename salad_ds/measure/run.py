@@ -85,3 +85,15 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
         f"gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)"
     )
     return result
+
+
+def write_report(recipe: Recipe, track: bool = True) -> None:
+    """The page, its summary on the terminal, and (``track``) a copy of it in MLflow."""
+    from salad_ds.measure.report import report, terminal_summary
+
+    page = report(recipe)
+    if track:
+        with open_tracker(recipe, "report") as tracker:
+            tracker.artifact(page)
+            tracker.artifact(page.with_name("summary.json"))
+    print(terminal_summary(recipe))

@@ -78,7 +78,7 @@ class PrecomputeReport:
 
 def precompute(recipe: Recipe, sources: Sequence[str | Path] | None = None,
                group_tokens: int | None = None) -> PrecomputeReport:
-    """Fill the recipe's teacher store with every text of its stages (and of ``measure.speech``), or of ``sources``.
+    """Fill the recipe's teacher store with every text of its stages, or of ``sources``.
 
     ``sources``: directories of shards, relative to ``workdir`` unless absolute. Texts that the store has are not
     computed again, so calling this after new texts appeared (Stage II) adds exactly those. Under a launcher the ranks

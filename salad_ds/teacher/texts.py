@@ -54,9 +54,8 @@ class TextPool:
 
 
 def recipe_directories(recipe: Recipe) -> list[str]:
-    """The shard directories a recipe trains or measures on, each once, in the order they are named."""
-    named = [source.path for stage in recipe.stages.values() for source in stage.sources]
-    return list(dict.fromkeys([*named, *filter(None, [recipe.measure.speech])]))
+    """The shard directories a recipe trains on, each once, in the order they are named. (Measuring asks a live teacher.)"""
+    return list(dict.fromkeys(source.path for stage in recipe.stages.values() for source in stage.sources))
 
 
 def collect(directories: Mapping[str, Path], tokenizer: PreTrainedTokenizerBase, context: int,

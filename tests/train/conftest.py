@@ -1,0 +1,74 @@
+"""A small work directory with real speech, word times, text and a teacher store, for the training tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from salad_ds.align.run import align
+from salad_ds.config import load_recipe
+from salad_ds.data.prepare import prepare
+from salad_ds.teacher.precompute import precompute
+
+ADAPTER = {"layers": 2, "width": 32, "mlp": 48, "heads": 4, "kv_heads": 2, "stack": 4}
+SOURCES = [{"kind": "speech", "path": "speech/natural"}, {"kind": "text", "path": "text/plain"}]
+
+
+def write_recipe(path: Path, llm: Path, workdir: Path) -> Path:
+    """A recipe of seconds: real recordings, a random two-layer LLM, ZeRO-3 on two ranks."""
+    stage = {
+        "sources": SOURCES,
+        "steps": 6,
+        "ranks": 2,
+        "micro_batch": 1,
+        "global_batch": 2,
+        "alpha": 0.9,
+        "warmup_steps": 2,
+    }
+    stage |= {
+        "lr_adapter": 1e-3,
+        "lr_llm": 1e-3,
+        "deepspeed": "ds_configs/zero3_cpu.json",
+        "checkpoint_every": 2,
+        "keep": 2,
+    }
+    recipe = {
+        "name": "small",
+        "workdir": str(workdir),
+        "model": {
+            "llm": str(llm),
+            "encoder": {"kind": "whisper", "name": "packaged:whisper-tiny.en"},
+            "adapter": ADAPTER,
+        },
+        "corpora": [
+            {
+                "kind": "asterisk",
+                "source": "packaged:asterisk",
+                "out": "speech/natural",
+                "limit": 14,
+                "join_seconds": 12.0,
+            },
+            {"kind": "wordnet", "source": "packaged:wordnet", "out": "text/plain", "limit": 8},
+        ],
+        "data": {"context": 128, "text_words": [4, 10], "speech_words": [3, 8], "max_bad_share": 0.2},
+        "teacher": {"top_k": 16, "samples": 8},
+        "stages": {"stage1": stage},
+        "tracking": {"enabled": False},
+        "threads": 1,
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, tiny_llm_dir) -> Path:
+    """A recipe whose shards, word times and teacher store are made."""
+    directory = tmp_path_factory.mktemp("prepared")
+    path = write_recipe(directory / "recipe.yaml", tiny_llm_dir, directory / "work")
+    recipe = load_recipe(path)
+    prepare(recipe)
+    align(recipe)
+    precompute(recipe)
+    return path
