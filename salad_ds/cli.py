@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable
 
 from salad_ds import __version__
 from salad_ds.config import Recipe, load_recipe
-from salad_ds.errors import SaladError
 from salad_ds.environment import hush, prepare_environment
+from salad_ds.errors import SaladError
 
 ROAD = """the road, in order (each verb resumes, and leaves alone what is done):
   prepare      corpora → speech and text shards
@@ -178,9 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SaladError as error:
         if chosen.debug:
             traceback.print_exc()
-        print(
-            f"salad-ds {chosen.verb}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr
-        )
+        rank = os.environ.get("RANK", "0")
+        where = f"salad-ds {chosen.verb}" + (f" (rank {rank})" if rank != "0" else "")
+        print(f"{where}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nsalad-ds {chosen.verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)

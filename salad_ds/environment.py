@@ -1,4 +1,4 @@
-"""The process environment, set before torch and its friends are imported. What the user has set already is left alone."""
+"""The process environment, set before torch and its friends are imported. What the user has set is left alone."""
 
 from __future__ import annotations
 

@@ -118,6 +118,11 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
 
     Raises SaladError when the job fails; the next call continues from its newest checkpoint.
     """
+    from salad_ds.train.loop import already_done, stage_digest
+
+    if already_done(recipe.path(stage), stage_digest(recipe, stage)):
+        print(f"{stage}: done before, {recipe.path(stage) / 'model'}")
+        return
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.is_file():
         raise SaladError(

@@ -3,13 +3,11 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from salad_ds.audio import decode
 from salad_ds.config import Recipe
@@ -18,25 +16,25 @@ from salad_ds.data.shards import ShardSet
 from salad_ds.errors import DataError
 from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.measure.choices import score_options
+from salad_ds.measure.divergences import Loader
 from salad_ds.measure.tasks import Item, Task, load_task
 from salad_ds.model.processing import AUDIO_MARK, Clip, SaladProcessor
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.progress import Progress
 from salad_ds.synth.synthesize import synthesize_shards
+from salad_ds.train.tracking import open_tracker
 
 SCHEMA = 1
+CONDITIONS = ("text", "speech")
 RESAMPLES = 2000
 """Bootstrap resamples of the items."""
 
 
-def evaluate(
-    recipe: Recipe,
-    checkpoint: str,
-    load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
-    identity: str,
-) -> dict[str, Any]:
-    """Score one student on the recipe's task; writes and returns ``evaluate/<checkpoint>.json``. Not repeated for the
-    same weights."""
+def evaluate(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dict[str, Any]:
+    """Score one student on the recipe's task; writes, tracks and returns ``evaluate/<checkpoint>.json``.
+
+    ``load`` builds the student when it is needed; ``identity`` names its weights: the same weights are not asked twice.
+    """
     settings, path = recipe.evaluate, recipe.path(f"evaluate/{checkpoint}.json")
     task = load_task(settings.task)
     pool = task.load(recipe)
@@ -51,57 +49,58 @@ def evaluate(
     }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
+    with open_tracker(recipe, f"evaluate-{checkpoint}") as tracker:
+        rows = answer(recipe, checkpoint, task, items, examples, load)
+        result = {
+            "schema": SCHEMA,
+            "checkpoint": checkpoint,
+            "task": task.name,
+            "made_from": made_from,
+            **accuracy(rows),
+            "chance": float(np.mean([1 / len(item.options) for item in items])),
+            "shots": len(examples),
+            "template": task.prompt(Item("", "{asked}", (), 0)),
+            "voice": recipe.synth.engine,
+            "rows": rows,
+        }
+        write_json(path, result)
+        numbers = {f"{condition}_accuracy": result[condition]["accuracy"] for condition in CONDITIONS}
+        tracker.metrics(numbers | {"gap": result["gap"]["mean"]})
+        tracker.artifact(path)
+    return result
+
+
+def answer(
+    recipe: Recipe, checkpoint: str, task: Task, items: list[Item], examples: list[Item], load: Loader
+) -> list[dict[str, Any]]:
+    """One row per item: scores of its options and the choice, in each condition."""
     spoken = spoken_items(recipe, task, items + examples)
     model, tokenizer = load()
-    device = next(model.parameters()).device
+    device, size = next(model.parameters()).device, recipe.evaluate.batch
     processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
-    options = [
-        [processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in item.options]
-        for item in items
-    ]
-    rows = [{"id": item.id, "domain": item.domain, "answer": item.answer} for item in items]
-    with Progress(f"evaluate {checkpoint}", 2 * len(items), "item") as progress:
-        for condition in ("text", "speech"):
-            for begin in range(0, len(items), settings.batch):
-                part = items[begin : begin + settings.batch]
-                prompts = [
-                    embed(model, processor, task, item, examples, spoken if condition == "speech" else None, device)
-                    for item in part
-                ]
-                for row, scores in zip(
-                    rows[begin:], score_options(model, prompts, options[begin : begin + settings.batch]), strict=False
-                ):
+    rows: list[dict[str, Any]] = [{"id": item.id, "domain": item.domain, "answer": item.answer} for item in items]
+    with Progress(f"evaluate {checkpoint}", len(CONDITIONS) * len(items), "item") as progress:
+        for condition in CONDITIONS:
+            clips = spoken if condition == "speech" else None
+            for begin in range(0, len(items), size):
+                part = items[begin : begin + size]
+                prompts = [embed(model, processor, task, item, examples, clips, device) for item in part]
+                options = [[tokenizer(o, add_special_tokens=False)["input_ids"] for o in item.options] for item in part]
+                scored = score_options(model, prompts, options)
+                for row, scores in zip(rows[begin : begin + size], scored, strict=True):
                     row[f"{condition}_scores"] = [round(score, 6) for score in scores]
                     row[f"{condition}_choice"] = int(np.argmax(scores))
                 progress.update(len(part))
-    result = {
-        "schema": SCHEMA,
-        "checkpoint": checkpoint,
-        "task": task.name,
-        "made_from": made_from,
-        **accuracy(rows),
-        "chance": float(np.mean([1 / len(item.options) for item in items])),
-        "shots": len(examples),
-        "template": task.prompt(Item("", "{asked}", (), 0)),
-        "voice": recipe.synth.engine,
-        "rows": rows,
-    }
-    write_json(path, result)
-    return result
+    return rows
 
 
 def spoken_items(recipe: Recipe, task: Task, items: list[Item]) -> dict[str, Clip]:
     """The items' questions spoken, by item id; synthesised once."""
-    out = recipe.path(f"evaluate/spoken-{task.name}")
     texts = [(f"{task.name}-{item.id}", item.asked, {"domain": item.domain}) for item in items]
-    synthesize_shards(
-        texts,
-        out,
-        recipe.synth,
-        made_from={"task": task.name, "items": digest_of([text for _, text, _ in texts])},
-        source=f"{task.name} items",
-        total=len(texts),
-    )
+    made_from = {"task": task.name, "items": digest_of([text for _, text, _ in texts])}
+    # Named by what it holds: other items or another voice leave this speech alone.
+    out = recipe.path(f"evaluate/spoken-{task.name}-{digest_of([made_from, recipe.digest('synth')])[:8]}")
+    synthesize_shards(texts, out, recipe.synth, made_from=made_from, source=f"{task.name} items", total=len(texts))
     shards = ShardSet.open(out)
     waves = {}
     for i in range(len(shards)):

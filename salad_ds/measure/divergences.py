@@ -28,18 +28,24 @@ from salad_ds.config import Recipe, SourceConfig
 from salad_ds.data.collate import Sequence, collate
 from salad_ds.data.order import permuted, stable_seed
 from salad_ds.data.plan import Planner
+from salad_ds.data.shards import ShardSet
 from salad_ds.distill import DenseTargets, fused_linear_distill
 from salad_ds.errors import DataError
 from salad_ds.files import read_json, write_json
+from salad_ds.measure.statistics import ratio
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.progress import Progress
 from salad_ds.teacher.forward import load_teacher
 from salad_ds.teacher.live import LiveTeacher
+from salad_ds.train.tracking import open_tracker
 
 SCHEMA = 1
 DRAWS = 8
 """Interleavings tried for an utterance."""
 QUANTITIES = ("misalignment", "misalignment_wrong_speech", "misalignment_silence", "forgetting", "distillation")
+
+
+Loader = Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]]
 
 
 @dataclass(frozen=True)
@@ -56,26 +62,33 @@ class Utterance:
     distillation: float
 
 
-def measure(
-    recipe: Recipe,
-    checkpoint: str,
-    load: Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]],
-    identity: str,
-) -> dict[str, Any]:
-    """Measure one student on the recipe's held-out speech; writes and returns ``measure/<checkpoint>.json``.
+def measure(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dict[str, Any]:
+    """Measure one student on the recipe's held-out speech; writes, tracks and returns ``measure/<checkpoint>.json``.
 
     ``load`` builds the student when it is needed; ``identity`` names its weights: a measurement of the same weights on
     the same data is not repeated.
     """
     settings, path = recipe.measure, recipe.path(f"measure/{checkpoint}.json")
-    source = SourceConfig(kind="speech", path=settings.speech)
     made_from = {
         "student": identity,
         "settings": recipe.digest("measure", "data", "model"),
         "teacher": recipe.teacher.llm or recipe.model.llm,
+        "speech": ShardSet.open(recipe.path(settings.speech)).digest,
     }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
+    with open_tracker(recipe, f"measure-{checkpoint}") as tracker:
+        result = {"schema": SCHEMA, "checkpoint": checkpoint, "made_from": made_from, **fresh(recipe, checkpoint, load)}
+        write_json(path, result)
+        tracker.metrics({name: result[name]["mean"] for name in QUANTITIES})
+        tracker.artifact(path)
+    return result
+
+
+def fresh(recipe: Recipe, checkpoint: str, load: Loader) -> dict[str, Any]:
+    """The measurement itself."""
+    settings = recipe.measure
+    source = SourceConfig(kind="speech", path=settings.speech)
     model, tokenizer = load()
     planner = planner_for(recipe, [source], model, tokenizer)
     sequences = held_out_sequences(planner, settings.items, settings.seed)
@@ -86,10 +99,7 @@ def measure(
         )
     teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
     records = divergences(model, teacher, sequences, settings.batch, f"measure {checkpoint}")
-    result = {
-        "schema": SCHEMA,
-        "checkpoint": checkpoint,
-        "made_from": made_from,
+    return {
         **summary(records),
         "definition": {
             "unit": "nats per predicted text token",
@@ -100,8 +110,6 @@ def measure(
         "skipped": dict(planner.skipped.counts),
         "utterances": [vars(record) for record in records],
     }
-    write_json(path, result)
-    return result
 
 
 def planner_for(
@@ -250,18 +258,6 @@ def wrong_speech(sequences: list[Sequence]) -> list[Sequence]:
 
 def silent(sequence: Sequence) -> Sequence:
     return replace(sequence, waves=[np.zeros_like(wave) for wave in sequence.waves])
-
-
-def ratio(sums: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """Mean per token of per-utterance sums, and its standard error over utterances (delta method of a ratio)."""
-    mean = float(sums.sum() / counts.sum())
-    n = len(sums)
-    spread = (
-        float(np.sqrt(((sums - mean * counts) ** 2).sum() / max(n - 1, 1) / n) / counts.mean())
-        if n > 1
-        else float("nan")
-    )
-    return {"mean": mean, "se": spread}
 
 
 def summary(records: list[Utterance]) -> dict[str, Any]:

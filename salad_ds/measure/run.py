@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from salad_ds.config import Recipe
 from salad_ds.errors import CheckpointError
 from salad_ds.measure.benchmarks import evaluate
-from salad_ds.measure.divergences import measure, weights_identity
+from salad_ds.measure.divergences import Loader, measure, weights_identity
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.train.tracking import open_tracker
-
-Loader = Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]]
 
 
 def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
@@ -42,48 +39,22 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
 
 
 def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
-    """M, F and the controls of one student, printed, written to ``measure/<name>.json`` and tracked."""
+    """M, F and the controls of one student: written to ``measure/<name>.json``, tracked, and printed."""
     name, load, identity = find_student(recipe, checkpoint)
-    with open_tracker(recipe, f"measure-{name}") as tracker:
-        result = measure(recipe, name, load, identity)
-        numbers = {
-            key: result[key]["mean"]
-            for key in (
-                "misalignment",
-                "misalignment_wrong_speech",
-                "misalignment_silence",
-                "forgetting",
-                "distillation",
-            )
-        }
-        tracker.metrics(numbers)
-        tracker.artifact(recipe.path(f"measure/{name}.json"))
-    print(
-        f"{name}: "
-        + ", ".join(f"{key} {value:.4f} ± {result[key]['se']:.4f}" for key, value in numbers.items())
-        + f"  (nats per token, {result['items']} utterances)"
-    )
+    result = measure(recipe, name, load, identity)
+    shown = {"M": "misalignment", "wrong speech": "misalignment_wrong_speech", "silence": "misalignment_silence"}
+    shown |= {"F": "forgetting", "L_DIST": "distillation"}
+    numbers = ", ".join(f"{label} {result[key]['mean']:.4f} ± {result[key]['se']:.4f}" for label, key in shown.items())
+    print(f"{name}: {numbers}  (nats per text token, {result['items']} utterances)")
     return result
 
 
 def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
-    """Accuracy of one student in text and speech, printed, written to ``evaluate/<name>.json`` and tracked."""
+    """Accuracy of one student in text and speech: written to ``evaluate/<name>.json``, tracked, and printed."""
     name, load, identity = find_student(recipe, checkpoint)
-    with open_tracker(recipe, f"evaluate-{name}") as tracker:
-        result = evaluate(recipe, name, load, identity)
-        tracker.metrics(
-            {
-                "text_accuracy": result["text"]["accuracy"],
-                "speech_accuracy": result["speech"]["accuracy"],
-                "gap": result["gap"]["mean"],
-            }
-        )
-        tracker.artifact(recipe.path(f"evaluate/{name}.json"))
-    print(
-        f"{name}: text {result['text']['correct']}/{result['items']}, "
-        f"speech {result['speech']['correct']}/{result['items']}, "
-        f"gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)"
-    )
+    result = evaluate(recipe, name, load, identity)
+    counts = ", ".join(f"{part} {result[part]['correct']}/{result['items']}" for part in ("text", "speech"))
+    print(f"{name}: {counts}, gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)")
     return result
 
 

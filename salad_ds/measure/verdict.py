@@ -10,8 +10,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from salad_ds.measure.artefacts import Run
 from salad_ds.measure.page import digits_for, number
+from salad_ds.measure.statistics import ratio
 
 CONTROLS = {"misalignment_wrong_speech": ("speech_gain_over_wrong", "another utterance's speech"),
             "misalignment_silence": ("speech_gain_over_silence", "silence")}
@@ -113,7 +116,7 @@ def change_words(run: Run, measured: list[str]) -> list[str]:
     for key, name in (("distillation", "Distillation loss on speech (L_DIST)"),
                       ("forgetting", "Forgetting of text (F)")):
         before, after = first[key], last[key]
-        change, se = after["mean"] - before["mean"], math.hypot(before["se"], after["se"])
+        change, se = change_of(first, last, key)
         word = "fell" if change < -2 * se else "rose" if change > 2 * se else "did not move beyond its noise:"
         digits = digits_for(se)
         sign = "+" if change >= 0 else ""
@@ -121,6 +124,16 @@ def change_words(run: Run, measured: list[str]) -> list[str]:
                          f"between {measured[0]} and {measured[-1]} "
                          f"(change {sign}{number(change, digits)}\u00a0±\u00a0{number(se, digits)}).")
     return sentences
+
+
+def change_of(first: dict[str, Any], last: dict[str, Any], key: str) -> tuple[float, float]:
+    """(change of the mean, its standard error): paired over utterances where both measured the same ones."""
+    pair = [result.get("utterances", []) for result in (first, last)]
+    if pair[0] and [row["key"] for row in pair[0]] == [row["key"] for row in pair[1]]:
+        counts = np.array([row["tokens"] for row in pair[0]], dtype=float)
+        moved = ratio(np.array([b[key] - a[key] for a, b in zip(*pair, strict=True)]), counts)
+        return moved["mean"], moved["se"]
+    return last[key]["mean"] - first[key]["mean"], math.hypot(first[key]["se"], last[key]["se"])
 
 
 def accuracy_words(run: Run) -> list[str]:

@@ -54,7 +54,7 @@ class TextPool:
 
 
 def recipe_directories(recipe: Recipe) -> list[str]:
-    """The shard directories a recipe trains on, each once, in the order they are named. (Measuring asks a live teacher.)"""
+    """The shard directories a recipe trains on, each once, as named. Measuring asks a live teacher: it needs none."""
     return list(dict.fromkeys(source.path for stage in recipe.stages.values() for source in stage.sources))
 
 

@@ -8,24 +8,27 @@ they fell into.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from salad_ds.config import Recipe, TrainConfig, plain
 from salad_ds.data.collate import MicroBatch
 from salad_ds.data.plan import Planner
-from salad_ds.data.stream import Stream, StreamState
+from salad_ds.data.shards import ShardSet
+from salad_ds.data.stream import LaneState, Stream, StreamState
 from salad_ds.errors import RecipeError, SaladError
 from salad_ds.files import digest_of, read_json, write_json
-from salad_ds.model.build import build_student
+from salad_ds.model.build import build_student, load_tokenizer
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
 from salad_ds.teacher.stored import Teacher, open_teacher
@@ -38,26 +41,36 @@ BOOKKEEPING = {"keep", "checkpoint_every", "log_every", "deepspeed", "ranks", "m
 """Settings of a stage that leave its result as it is: they may change between a stop and a resume."""
 
 
-def stage_digest(recipe: Recipe, name: str, datasets: list[str]) -> str:
+def stage_digest(recipe: Recipe, name: str) -> str:
     """What the result of a stage depends on: model, data, teacher, its own settings, and the shards it reads."""
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
     data = {key: value for key, value in plain(recipe.data).items() if key not in ("workers", "max_bad_share")}
+    shards = [ShardSet.open(recipe.path(source.path)).digest for source in recipe.stages[name].sources]
     return digest_of(
         {
             "model": plain(recipe.model),
             "data": data,
             "teacher": plain(recipe.teacher),
             "stage": stage,
-            "datasets": datasets,
+            "shards": shards,
+            "init_from": starting_identity(recipe, recipe.stages[name]),
         }
     )
+
+
+def starting_identity(recipe: Recipe, stage: TrainConfig) -> str:
+    """What the student starts from: an earlier stage is named by its own digest, so that its retraining is noticed."""
+    if stage.init_from is None:
+        return ""
+    mark = recipe.path(stage.init_from) / "done.json"
+    return str(read_json(mark)["digest"]) if mark.is_file() else stage.init_from
 
 
 def train(recipe: Recipe, name: str) -> Path:
     """Run stage ``name`` of the recipe under whatever launcher started this process; returns the student's directory.
 
     Continues from the newest complete checkpoint; a finished stage is left alone. Raises SaladError for whatever is
-    wrong with the recipe, the shards, the teacher store or the checkpoints.
+    wrong with the recipe, the shards, the teacher store or the checkpoints: all of it before the model is loaded.
     """
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}", f"its stages are {', '.join(recipe.stages) or 'none'}")
@@ -67,77 +80,66 @@ def train(recipe: Recipe, name: str) -> Path:
     rank, ranks, device = start_processes()
     say = print if rank == 0 else _silent
     config = deepspeed_config(stage.deepspeed, stage, ranks)
-    model, tokenizer = starting_point(recipe, stage, config)
-    encoder = model.detach_encoder().to(device)
-    planner = Planner(
-        stage.sources,
-        recipe.path,
-        recipe.data,
-        tokenizer,
-        model.sample_rate,
-        lambda samples: model.adapter.positions(encoder.num_frames(samples)),
-    )
-    digests = [shards.digest for shards in planner.shards]
-    digest = stage_digest(recipe, name, digests)
+    digest = stage_digest(recipe, name)
     if already_done(out, digest):
         say(f"{name}: done before, {out / 'model'}")
         return out / "model"
-    teacher = open_teacher(recipe, tokenizer, device)
-    engine = start_engine(model, stage, config)
     found = checkpoint.newest(out / "checkpoints", digest, say)
+    teacher = open_teacher(recipe, load_tokenizer(recipe.model), device)
+
+    model, tokenizer = starting_point(recipe, stage, config)
+    encoder = model.detach_encoder().to(device)
+    planner = Planner(stage.sources, recipe.path, recipe.data, tokenizer, model.sample_rate,
+                      lambda samples: model.adapter.positions(encoder.num_frames(samples)))  # fmt: skip
+    engine = start_engine(model, stage, config)
     start, state = 0, None
     if found is not None:
         path, mark = found
         checkpoint.load(engine, path, mark)
         start, state = int(mark["step"]), StreamState.from_json(mark["stream"])
         say(f"{name}: continuing after step {start} ({path})")
-    stream = Stream(
-        planner,
-        stage.seed,
-        stage.global_batch,
-        stage.micro_batch,
-        rank,
-        ranks,
-        pad_id=model.config.start_token_id,
-        state=state,
-    )
+    stream = Stream(planner, stage.seed, stage.global_batch, stage.micro_batch, rank, ranks,
+                    model.config.start_token_id, state)  # fmt: skip
+    step_of = Stepper(engine, encoder, teacher, stage, ranks, device)
     with open_tracker(recipe, name) as tracker, StepLog(out / "log.jsonl", start, rank == 0) as log:
-        tracker.start_stage(plain(stage), config, dict(zip((s.path for s in stage.sources), digests, strict=True)))
+        shards = {source.path: opened.digest for source, opened in zip(stage.sources, planner.shards, strict=True)}
+        tracker.start_stage(plain(stage), config, shards)
         with Progress(name, stage.steps, "step", every=5.0, done=start, quiet=rank != 0) as progress:
-            steps, waited = iter(stream), time.perf_counter()
-            for step in range(start, stage.steps):
-                work = next(steps)
-                data_wait = time.perf_counter() - waited
-                record = optimizer_step(engine, encoder, teacher, work.batches, stage, ranks, device)
-                seconds = time.perf_counter() - waited
-                waited = time.perf_counter()
-                record = {"step": step + 1, **record, "seconds": seconds, "data_wait": data_wait}
-                if not math.isfinite(record["loss"]):
-                    raise SaladError(
-                        f"the loss of step {step + 1} is {record['loss']}",
-                        "lower the learning rates, or look at the data of that step",
-                    )
-                log.write(record)
-                if (step + 1) % stage.log_every == 0 or step + 1 == stage.steps:
-                    tracker.metrics({k: v for k, v in record.items() if k != "step"}, step + 1)
+            for step, (record, states) in enumerate(run_steps(step_of, stream, stage.steps - start), start + 1):
+                require_finite(record["loss"], step)
+                log.write({"step": step, **record})
+                if step % stage.log_every == 0 or step == stage.steps:
+                    tracker.metrics(record, step)
                 progress.update(1, f"loss {record['loss']:.3f}, kl {record['kl']:.3f}")
-                last = step + 1 == stage.steps
-                if (step + 1) % stage.checkpoint_every == 0 or last:
-                    states = gather_states(work.states, ranks)
-                    checkpoint.save(engine, out / "checkpoints", step + 1, digest, states, stage.keep)
-        skipped = dict(planner.skipped.counts)
-        if skipped:
-            say(f"{name}: skipped on rank 0: {skipped}, for example {planner.skipped.examples}")
+                if step % stage.checkpoint_every == 0 or step == stage.steps:
+                    position = gather_states(states, ranks)
+                    checkpoint.save(engine, out / "checkpoints", step, digest, position, stage.keep)
+        skipped = planner.skipped
+        if skipped.counts:
+            say(f"{name}: skipped on this rank: {dict(skipped.counts)}, for example {skipped.examples}")
         export_student(engine, encoder, tokenizer, out / "model")
         if rank == 0:
-            write_json(
-                out / "done.json",
-                {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": skipped},
-            )
+            done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": dict(skipped.counts)}
+            write_json(out / "done.json", done)
             say(f"{name}: student in {out / 'model'}")
     dist.barrier()
     dist.destroy_process_group()
     return out / "model"
+
+
+def run_steps(step_of: Stepper, stream: Stream, count: int) -> Iterator[tuple[dict[str, float], list[LaneState]]]:
+    """``count`` optimizer steps: what each measured, its seconds and its wait for data; and the stream after it."""
+    began = time.perf_counter()
+    for work in itertools.islice(stream, count):
+        waited = time.perf_counter() - began
+        record = step_of(work.batches)
+        yield record | {"seconds": time.perf_counter() - began, "data_wait": waited}, work.states
+        began = time.perf_counter()
+
+
+def require_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise SaladError(f"the loss of step {step} is {loss}", "lower the learning rates, or look at that step's data")
 
 
 def already_done(out: Path, digest: str) -> bool:
@@ -171,58 +173,59 @@ def sharded_loading(config: dict[str, Any]) -> Iterator[None]:
         unset_hf_deepspeed_config()
 
 
-def optimizer_step(
-    engine: Any,
-    encoder: nn.Module,
-    teacher: Teacher,
-    batches: list[MicroBatch],
-    stage: TrainConfig,
-    ranks: int,
-    device: torch.device,
-) -> dict[str, float]:
-    """All micro-batches of one optimizer step. Returns the step's means over every rank, nats per text target."""
-    count = torch.tensor(float(sum(len(batch.labels) for batch in batches)), device=device)
-    dist.all_reduce(count)
-    # DeepSpeed averages over ranks and accumulation; the sum over targets must come out divided by their number.
-    scale = ranks * accumulation(stage, ranks) / max(count.item(), 1.0)
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
-    for batch in batches:
-        features = None
-        targets = teacher.targets(batch.teacher_requests()) if stage.alpha > 0 else None
-        batch = batch.to(device)
-        if len(batch.audio):
-            with torch.no_grad():
-                features = encoder(batch.audio, batch.audio_lengths)
-        out = engine(
+@dataclass
+class Stepper:
+    """One optimizer step of one rank. Every rank calls it equally often, with equally many micro-batches."""
+
+    engine: Any
+    encoder: nn.Module
+    teacher: Teacher
+    stage: TrainConfig
+    ranks: int
+    device: torch.device
+
+    def __call__(self, batches: list[MicroBatch]) -> dict[str, float]:
+        """Forward, backward and update. Returns means over the text targets of every rank, in nats, and what else a
+        step has to tell."""
+        count = torch.tensor(float(sum(len(batch.labels) for batch in batches)), device=self.device)
+        dist.all_reduce(count)
+        targets = max(count.item(), 1.0)
+        # DeepSpeed averages over ranks and accumulation; the sum over targets must come out divided by their number.
+        scale = self.ranks * accumulation(self.stage, self.ranks) / targets
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            sums += self.micro_batch(batch, scale)
+        dist.all_reduce(sums)
+        kl, nll, entropy = (sums[:3] / targets).tolist()
+        norm = self.engine.get_global_grad_norm()
+        rates = {f"lr_{group['name']}": group["lr"] for group in self.engine.optimizer.param_groups}
+        return {
+            "loss": self.stage.alpha * kl + (1 - self.stage.alpha) * nll,
+            "kl": kl,
+            "nll": nll,
+            "entropy": entropy,
+            "targets": targets,
+            "positions": sums[3].item(),
+            "grad_norm": float(norm) if norm is not None else float("nan"),
+            **rates,
+        }
+
+    def micro_batch(self, batch: MicroBatch, scale: float) -> Tensor:
+        """Encoder, teacher, model and backward, once each. Returns sums of KL, NLL, entropy and used positions."""
+        wanted = self.teacher.targets(batch.teacher_requests()) if self.stage.alpha > 0 else None
+        batch = batch.to(self.device)
+        features = self.encoder(batch.audio, batch.audio_lengths.cpu()) if len(batch.audio) else None
+        out = self.engine(
             **batch.model_inputs(),
             features=features,
-            targets=None if targets is None else targets.to(device),
+            targets=None if wanted is None else wanted.to(self.device),
             labels=batch.labels,
-            alpha=stage.alpha,
+            alpha=self.stage.alpha,
         )
-        engine.backward(out.loss * scale)
-        engine.step()
-        sums += (
-            torch.stack([out.kl.sum(), out.nll.sum(), out.entropy.sum(), torch.tensor(float(batch.used_positions))])
-            .double()
-            .to(device)
-        )
-    dist.all_reduce(sums)
-    total = max(count.item(), 1.0)
-    kl, nll, entropy = (sums[:3] / total).tolist()
-    norm = engine.get_global_grad_norm()
-    rates = {group["name"]: group["lr"] for group in engine.optimizer.param_groups}
-    return {
-        "loss": stage.alpha * kl + (1 - stage.alpha) * nll,
-        "kl": kl,
-        "nll": nll,
-        "entropy": entropy,
-        "targets": total,
-        "positions": sums[3].item(),
-        "lr_adapter": rates["adapter"],
-        "lr_llm": rates["llm"],
-        "grad_norm": float(norm) if norm is not None else float("nan"),
-    }
+        self.engine.backward(out.loss * scale)
+        self.engine.step()
+        used = torch.tensor(float(batch.used_positions), device=self.device)
+        return torch.stack([out.kl.sum().double(), out.nll.sum().double(), out.entropy.sum().double(), used.double()])
 
 
 def gather_states(states: list[Any], ranks: int) -> list[Any]:

@@ -125,7 +125,7 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
     from deepspeed.utils import safe_get_full_grad
 
     from salad_ds.train.engine import deepspeed_config, start_engine, start_processes
-    from salad_ds.train.loop import optimizer_step
+    from salad_ds.train.loop import Stepper
 
     torch.set_num_threads(1)
     rank, ranks, device = start_processes(timeout_minutes=2)
@@ -141,10 +141,11 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
 
     inner = engine.optimizer.step  # gradients exist between the last backward and the update
     engine.optimizer.step = lambda *a, **k: (keep_gradients(), inner(*a, **k))[1]
+    step_of = Stepper(engine, encoder, RandomTeacher(), settings, ranks, device)
     for step in range(steps):
         rows = rows_of(model, encoder, step)
         mine = rows[rank * ROWS // ranks : (rank + 1) * ROWS // ranks]
-        record = optimizer_step(engine, encoder, RandomTeacher(), batches(mine, micro_batch), settings, ranks, device)
+        record = step_of(batches(mine, micro_batch))
         losses.append(record["loss"])
     for name, p in model.named_parameters():
         with deepspeed.zero.GatheredParameters([p]):

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# One training stage on the machines of a hostfile, under the deepspeed launcher with pdsh. Run it on one of them.
+#
+#   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE [--master_addr A] [--master_port P]
+#                                   [key=value ...] [--debug] [--dry-run]
+#
+# FILE has a line `name slots=GPUS` per machine. Every machine has this directory, the recipe and the environment at the
+# same paths, and lets you in by ssh without a password; see launchers/README.md.
+# --dry-run prints the command, quoted for a shell, and runs nothing. The same line again goes on after a stop.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launchers/common.sh
+source "$HERE/common.sh"
+
+# DeepSpeed hands everything to a shell on the other machines, unquoted, and pdsh replaces %n, %h and %u.
+PLAIN='^[A-Za-z0-9_./:=,@+-]*$'
+
+check_plain() {  # name, value, mend
+    [[ $2 =~ $PLAIN ]] || fail "$1 '$2' holds a character that the shell of the other machines would interpret" "$3"
+}
+
+check_hostfile() {  # DeepSpeed's own words about a bad line are a traceback
+    local line host number=0
+    [[ -f $HOSTFILE ]] || fail "hostfile $HOSTFILE does not exist" "write a line 'name slots=GPUS' per machine"
+    HOSTS=()
+    while IFS= read -r line || [[ -n $line ]]; do
+        number=$((number + 1))
+        [[ $line =~ ^[[:space:]]*(#|$) ]] && continue
+        [[ $line =~ ^[[:space:]]*([^[:space:]:]+)[[:space:]]+slots=[1-9][0-9]*[[:space:]]*$ ]] ||
+            fail "$HOSTFILE, line $number: '$line' is not 'name slots=GPUS'" "another port than 22 goes into ~/.ssh/config"
+        host=${BASH_REMATCH[1]}
+        check_plain "host" "$host" "use plain names, with an entry in ~/.ssh/config"
+        [[ " ${HOSTS[*]-} " != *" $host "* ]] || fail "$HOSTFILE names $host twice" "add its slots up"
+        HOSTS+=("$host")
+    done <"$HOSTFILE"
+    ((${#HOSTS[@]})) || fail "$HOSTFILE names no machine" "write a line 'name slots=GPUS' per machine"
+}
+
+check_environment() {  # variables that DeepSpeed exports on the other machines, and the file that lists more of them
+    local name file number line
+    for name in $(compgen -e); do
+        case $name in
+            MLFLOW* | PYTHON* | MV2* | UCX* | NCCL*)
+                # Spaces are quoted by DeepSpeed; what a shell reads inside double quotes is not.
+                [[ ${!name} != *[\"\$\`\\%]* ]] || fail "the variable $name holds one of \" \$ \` \\ %, which do not survive the way" \
+                    "unset it here and set it on every machine" ;;
+        esac
+    done
+    for file in "$HOME/${DS_ENV_FILE:-.deepspeed_env}" "./${DS_ENV_FILE:-.deepspeed_env}"; do
+        [[ -f $file ]] || continue
+        number=0
+        while IFS= read -r line || [[ -n $line ]]; do
+            number=$((number + 1))
+            [[ $line =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] ||
+                fail "$file, line $number: '$line' is not NAME=value" "DeepSpeed allows no blank lines and no comments there"
+        done <"$file"
+    done
+}
+
+check_machines() {  # DeepSpeed tries the first one only; a rank that is missing leaves the others waiting for half an hour
+    local host
+    command -v pdsh >/dev/null || fail "pdsh is not installed" "install it here (Debian: apt-get install pdsh)"
+    for host in "${HOSTS[@]}"; do
+        ssh -o BatchMode=yes -o ConnectTimeout=10 "$host" "cd $PWD && test -f $RECIPE && test -x $DEEPSPEED_PYTHON" </dev/null ||
+            fail "$host: no ssh without a password, or it lacks $PWD, $RECIPE or $DEEPSPEED_PYTHON" \
+                "ssh $host must work by itself, and every machine needs the same paths"
+    done
+}
+
+read_arguments "--hostfile --master_addr --master_port" "$@"
+[[ -n $HOSTFILE ]] || fail "no hostfile was given" "add --hostfile FILE, with a line 'name slots=GPUS' per machine"
+MEND="write it into the recipe, or give it a plain value (letters, digits and _ . / : = , @ + -)"
+for argument in "$RECIPE" "$STAGE" "$MASTER_ADDR_OPTION" "${PASSED[@]}"; do
+    check_plain "argument" "$argument" "$MEND"
+done
+find_deepspeed
+check_plain "the directory" "$PWD" "work in a directory with a plain name"
+check_plain "the environment" "$DEEPSPEED_PYTHON" "put it into a directory with a plain name"
+check_hostfile
+check_environment
+[[ -n $DRY_RUN ]] || check_machines
+
+# --force_multi: a list of one machine, which need not be this one, goes through pdsh too.
+COMMAND=(deepspeed --hostfile "$HOSTFILE" --launcher pdsh --force_multi)
+[[ -n $MASTER_ADDR_OPTION ]] && COMMAND+=(--master_addr "$MASTER_ADDR_OPTION")
+[[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
+COMMAND+=(--no_local_rank --module salad_ds train "$RECIPE" "${PASSED[@]}" --stage "$STAGE")
+launch

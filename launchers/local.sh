@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# One training stage on this machine, under the deepspeed launcher.
+#
+#   launchers/local.sh RECIPE --stage STAGE [--ranks N] [--master_port P] [key=value ...] [--debug] [--dry-run]
+#
+# RANKS defaults to stages.STAGE.ranks of the recipe. --dry-run prints the command, quoted for a shell, and runs nothing.
+# A job that was killed is started again with the same line: it goes on from its newest checkpoint.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launchers/common.sh
+source "$HERE/common.sh"
+
+read_arguments "--ranks --master_port" "$@"
+find_deepspeed
+[[ -n $RANKS ]] || RANKS=$(ranks_of_recipe)
+is_number --ranks "$RANKS"
+
+COMMAND=(deepspeed)
+# DeepSpeed would take a hostfile that lies at its default place, and leave this machine.
+[[ -e /job/hostfile ]] && COMMAND+=(--hostfile /dev/null)
+COMMAND+=(--num_gpus "$RANKS")
+[[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
+COMMAND+=(--no_local_rank --module salad_ds train "$RECIPE" "${PASSED[@]}" --stage "$STAGE")
+launch

@@ -1,0 +1,195 @@
+"""The launchers: the exact command they would start, what they refuse, and one real start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from salad_ds.align.run import align
+from salad_ds.config import load_recipe
+from salad_ds.data.prepare import prepare
+
+REPOSITORY = Path(__file__).parents[2]
+LAUNCHERS = REPOSITORY / "launchers"
+DEMO = "salad_ds/recipes/demo.yaml"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Run a launcher in the repository, with this environment's programs and a home of its own."""
+
+    def run(name: str, *arguments: object, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path)} | variables
+        environment.setdefault("VIRTUAL_ENV", str(BIN.parent))
+        return subprocess.run(
+            [str(LAUNCHERS / name), *map(str, arguments)],
+            env=environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def hostfile(tmp_path) -> Path:
+    path = tmp_path / "hostfile"
+    path.write_text("# two machines\n\nnode1 slots=4\nsome@node2 slots=4\n")
+    return path
+
+
+def words(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout)
+
+
+def refused(done: subprocess.CompletedProcess[str], *told: str) -> None:
+    assert done.returncode in (1, 2) and not done.stdout, done.stdout + done.stderr
+    assert all(text in done.stderr for text in told), done.stderr
+    assert "mend:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_local_shows_the_exact_command(start):
+    found = words(
+        start("local.sh", DEMO, "--stage", "stage1", "--ranks", 3, "workdir=a b", "data.text_words=[3,4]", "--dry-run")
+    )
+    train = ["train", DEMO, "workdir=a b", "data.text_words=[3,4]", "--stage", "stage1"]
+    wanted = ["deepspeed", "--num_gpus", "3", "--no_local_rank", "--module", "salad_ds", *train]
+    assert [word for word in found if word not in ("--hostfile", "/dev/null")] == wanted
+
+
+def test_local_takes_the_ranks_from_the_recipe_and_its_overrides(start):
+    assert words(start("local.sh", DEMO, "--stage=stage2", "--dry-run"))[2] == "2"
+    found = words(
+        start(
+            "local.sh",
+            "--dry-run",
+            DEMO,
+            "stages.stage1.ranks=4",
+            "--stage=stage1",
+            "--master_port=29501",
+            "--debug",
+        )
+    )
+    assert found[found.index("--num_gpus") + 1] == "4" and found[found.index("--master_port") + 1] == "29501"
+    assert found[-3:] == ["--debug", "--stage", "stage1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["no recipe"]),
+        ([DEMO], ["no stage"]),
+        (["nowhere.yaml", "--stage", "stage1"], ["nowhere.yaml does not exist"]),
+        ([DEMO, "--stage", "stage9"], ["no stage 'stage9'", "stage1, stage2"]),
+        ([DEMO, "--stage", "stage1", "stages.stage1.rank=3"], ["stages.stage1.rank'", "stages.stage1.ranks"]),
+        ([DEMO, "--stage", "stage1", "--rank", "3"], ["no option --rank"]),
+        ([DEMO, "--stage", "stage1", "--ranks"], ["--ranks has no value"]),
+        ([DEMO, "--stage", "stage1", "--ranks", "0"], ["--ranks is '0'"]),
+        ([DEMO, "--stage", "stage1", "--hostfile", "x"], ["no option --hostfile"]),
+        ([DEMO, "more", "--stage", "stage1"], ["'more'", "key=value"]),
+    ],
+)
+def test_local_refuses_in_one_line(start, arguments, told):
+    done = start("local.sh", *arguments, "--dry-run")
+    refused(done, *told)
+
+
+def test_hostfile_shows_the_exact_command(start, hostfile):
+    found = words(
+        start(
+            "deepspeed_hostfile.sh",
+            DEMO,
+            "--stage=stage1",
+            "--hostfile",
+            hostfile,
+            "--master_addr",
+            "10.0.0.1",
+            "model.llm=Qwen/Qwen2.5-3B",
+            "--dry-run",
+        )
+    )
+    pdsh = ["deepspeed", "--hostfile", str(hostfile), "--launcher", "pdsh", "--force_multi"]
+    train = ["train", DEMO, "model.llm=Qwen/Qwen2.5-3B", "--stage", "stage1"]
+    assert found == [*pdsh, "--master_addr", "10.0.0.1", "--no_local_rank", "--module", "salad_ds", *train]
+
+
+@pytest.mark.parametrize(
+    "argument", ["a=$HOME", "a=b;reboot", 'a={"x":1}', "a=x y", "a=[1,2]", "a=~/x", "a=`id`", "a=%h", "a=*", "a='b'"]
+)
+def test_hostfile_refuses_what_a_remote_shell_would_change(start, hostfile, argument):
+    done = start("deepspeed_hostfile.sh", DEMO, "--stage", "stage1", "--hostfile", hostfile, argument, "--dry-run")
+    refused(done, argument, "shell of the other machines", "recipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("node1:2222 slots=2\n", ["line 1", "name slots=GPUS", "ssh/config"]),
+        ("node1 slots=2\nnode2\n", ["line 2"]),
+        ("node1 slots=2\nnode1 slots=2\n", ["node1 twice"]),
+        ("# nobody\n", ["names no machine"]),
+        ("no$de slots=2\n", ["no$de"]),
+    ],
+)
+def test_bad_hostfiles_are_named(start, tmp_path, text, told):
+    path = tmp_path / "hosts"
+    path.write_text(text)
+    refused(start("deepspeed_hostfile.sh", DEMO, "--stage", "stage1", "--hostfile", path, "--dry-run"), *told)
+
+
+def test_what_deepspeed_would_export_is_looked_at(start, hostfile, tmp_path):
+    common = ("deepspeed_hostfile.sh", DEMO, "--stage", "stage1", "--hostfile", hostfile, "--dry-run")
+    refused(start(*common, MLFLOW_TRACKING_PASSWORD="a$b"), "MLFLOW_TRACKING_PASSWORD")
+    (tmp_path / ".deepspeed_env").write_text("HF_HOME=/shared/hf\n\n# a comment\n")
+    refused(start(*common), ".deepspeed_env, line 2")
+    (tmp_path / ".deepspeed_env").write_text("HF_HOME=/shared/hf\n")
+    assert words(start(*common))
+
+
+def test_hostfile_without_pdsh_says_so(start, hostfile):
+    if shutil.which("pdsh"):
+        pytest.skip("pdsh is installed")
+    refused(start("deepspeed_hostfile.sh", DEMO, "--stage", "stage1", "--hostfile", hostfile), "pdsh is not installed")
+
+
+@pytest.mark.parametrize("name", ["local.sh", "deepspeed_hostfile.sh"])
+def test_help_is_its_head(start, name):
+    done = start(name, "--help")
+    assert done.returncode == 0 and f"launchers/{name} RECIPE --stage STAGE" in done.stdout
+
+
+def test_shellcheck_finds_nothing():
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    scripts = sorted(map(str, LAUNCHERS.glob("*.sh")))
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_local_trains(start, tmp_path, tiny_llm_dir):
+    """The tiny recipe, two steps on one rank; its teacher stands beside the student."""
+    recipe = "salad_ds/recipes/tiny.yaml"
+    overrides = [f"workdir={tmp_path / 'work'}", f"model.llm={tiny_llm_dir}", "stages.stage1.steps=2"]
+    overrides += ["teacher.mode=live"]
+    loaded = load_recipe(REPOSITORY / recipe, overrides)
+    prepare(loaded)
+    align(loaded)
+    home = os.environ.get("SALAD_DS_HOME", str(Path("~/.cache/salad_ds").expanduser()))
+    done = start("local.sh", recipe, "--stage", "stage1", "--ranks", 1, *overrides, timeout=240, SALAD_DS_HOME=home)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "work/stage1/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(0 < row["loss"] < 20 for row in rows)
+    assert (tmp_path / "work/stage1/model/model.safetensors").is_file()

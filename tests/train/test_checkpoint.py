@@ -1,0 +1,71 @@
+"""Which checkpoint is continued from, and which are refused or passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from salad_ds.config import load_recipe
+from salad_ds.errors import CheckpointError
+from salad_ds.files import write_json
+from salad_ds.train.checkpoint import MARK, load, name_of, newest
+from salad_ds.train.loop import already_done, stage_digest
+
+
+def make(directory: Path, step: int, digest: str = "d", ranks: int = 2) -> Path:
+    target = directory / name_of(step)
+    target.mkdir(parents=True)
+    (target / "state.pt").write_bytes(b"x" * 100)
+    write_json(
+        target / MARK, {"step": step, "recipe": digest, "ranks": ranks, "stream": [], "files": {"state.pt": 100}}
+    )
+    return target
+
+
+def test_the_newest_complete_one_is_taken_and_the_others_are_named(tmp_path):
+    said: list[str] = []
+    assert newest(tmp_path, "d", said.append) is None
+    make(tmp_path, 2)
+    good = make(tmp_path, 10)
+    (tmp_path / name_of(11)).mkdir()
+    (make(tmp_path, 12) / "state.pt").write_bytes(b"x" * 99)
+    (make(tmp_path, 13) / "state.pt").unlink()
+    found = newest(tmp_path, "d", said.append)
+    assert found is not None and found[0] == good and found[1]["step"] == 10
+    assert [name_of(11) in said[2], name_of(12) in said[1], name_of(13) in said[0]] == [True, True, True]
+
+
+def test_one_from_another_recipe_is_refused(tmp_path):
+    make(tmp_path, 3, "theirs-and-more")
+    with pytest.raises(CheckpointError, match="made by another recipe") as error:
+        newest(tmp_path, "ours", print)
+    assert "step-00000003" in error.value.what and "another workdir" in error.value.mend
+
+
+def test_another_number_of_ranks_is_refused_by_name(tmp_path, monkeypatch):
+    target = make(tmp_path, 3, ranks=4)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    with pytest.raises(CheckpointError, match="written by 4 ranks, this run has 2"):
+        load(None, target, {"ranks": 4})
+
+
+def test_what_a_stage_depends_on_changes_its_digest_and_bookkeeping_does_not(prepared, tmp_path):
+    def digest(*overrides: str) -> str:
+        return stage_digest(load_recipe(prepared, overrides), "stage1")
+
+    base = digest()
+    same = ("keep=9", "checkpoint_every=50", "ranks=1", "deepspeed=ds_configs/zero2.json", "log_every=7")
+    assert {digest(f"stages.stage1.{override}") for override in same} == {base}
+    different = (
+        "stages.stage1.alpha=0.1",
+        "stages.stage1.steps=7",
+        "stages.stage1.seed=5",
+        "data.context=64",
+        "teacher.top_k=3",
+        "model.adapter.layers=3",
+    )
+    assert len({digest(override) for override in different} | {base}) == len(different) + 1
+    (tmp_path / "model").mkdir()
+    write_json(tmp_path / "done.json", {"digest": base})
+    assert already_done(tmp_path, base) and not already_done(tmp_path, "other")
