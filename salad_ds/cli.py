@@ -13,23 +13,6 @@ from salad_ds.config import Recipe, load_recipe
 from salad_ds.environment import hush, prepare_environment
 from salad_ds.errors import SaladError
 
-ROAD = """the road, in order (each verb resumes, and leaves alone what is done):
-  prepare      corpora → speech and text shards
-  synthesize   text shards → speech shards with word times
-  align        speech shards → word times
-  precompute   the teacher reads every text once → teacher store
-  train        --stage stage1: a student under DeepSpeed; start it with `deepspeed --module salad_ds train ...`
-  measure      --checkpoint init|stage1|...: misalignment M, forgetting F and their controls
-  evaluate     --checkpoint init|stage1|...: multiple choice, in text and in speech
-  select       clusters, their M, and the texts that Stage II synthesises
-  report       one page about everything that was measured
-  run          all of it
-beside it:
-  generate     what a student says after hearing a clip
-  lint         check shards, word times and teacher store of a recipe
-  doctor       what this machine can do, and how to mend what is missing
-"""
-
 CheckedVerb = Callable[[Recipe, argparse.Namespace], object]
 
 
@@ -76,10 +59,9 @@ def evaluate(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 def select(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.select.run import select, synthesize_selected
+    from salad_ds.select.run import select_and_speak
 
-    select(recipe)
-    synthesize_selected(recipe)
+    select_and_speak(recipe)
 
 
 def report(recipe: Recipe, _: argparse.Namespace) -> None:
@@ -101,47 +83,73 @@ def run(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 VERBS: dict[str, tuple[CheckedVerb, str]] = {
-    "prepare": (prepare, "corpora → shards"),
-    "synthesize": (synthesize, "text shards → speech shards"),
-    "align": (align, "word times"),
-    "precompute": (precompute, "teacher store"),
-    "train": (train, "one training stage"),
-    "measure": (measure, "M, F and controls"),
-    "evaluate": (evaluate, "text against speech"),
-    "select": (select, "Stage II: clusters, probes, selected speech"),
-    "report": (report, "the page"),
-    "lint": (lint, "check what was made"),
-    "run": (run, "the whole road"),
+    "run": (run, "all of it, in this order"),
+    "prepare": (prepare, "corpora → shards of speech and text"),
+    "synthesize": (synthesize, "shards of text → shards of speech with word times"),
+    "align": (align, "shards of speech → word times"),
+    "precompute": (precompute, "what the teacher says about every text → teacher store"),
+    "train": (train, "one stage of training (--stage); for several GPUs see launchers/"),
+    "measure": (measure, "misalignment M and forgetting F of a student (--checkpoint)"),
+    "evaluate": (evaluate, "its accuracy in multiple choice, read and heard (--checkpoint)"),
+    "select": (select, "Stage II: clusters, their M, texts drawn from them and spoken"),
+    "report": (report, "one page about everything that was measured"),
+    "lint": (lint, "check shards, word times and teacher store"),
 }
+"""Verbs that take a recipe, in the order of the road; ``lint`` stands beside it."""
+
+BESIDE = {
+    "lint": VERBS["lint"][1],
+    "generate": "what a student says after hearing a clip",
+    "doctor": "what this machine can do, and how to mend what is missing",
+}
+
+
+HEAD = """Teach a text LLM to hear (SALAD, arXiv 2510.13632). Every verb goes on where it
+stopped, and leaves alone what is done. The road, in order:
+"""
+
+
+def listing() -> str:
+    """The verbs for ``--help``, each once."""
+    road = [f"  {name:<12}{told}" for name, (_, told) in VERBS.items() if name not in BESIDE]
+    beside = [f"  {name:<12}{told}" for name, told in BESIDE.items()]
+    return "\n".join([*road, "beside it:", *beside])
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="salad-ds",
-        description="Teach a text LLM to hear (SALAD, arXiv 2510.13632).",
-        epilog=ROAD,
+        usage="salad-ds VERB RECIPE [key=value ...]",
+        description=HEAD + listing(),
+        epilog="More: salad-ds VERB --help. To begin: salad-ds run salad_ds/recipes/demo.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"salad-ds {__version__}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog="salad-ds")
     for name, (_, told) in VERBS.items():
+        example = {"train": " --stage stage1", "measure": " --checkpoint init", "evaluate": " --checkpoint init"}
         verb = verbs.add_parser(
             name,
-            help=told,
-            description=told,
-            epilog=f"example: salad-ds {name} salad_ds/recipes/demo.yaml workdir=runs/mine",
+            description=f"{name}: {told}",
+            epilog=f"example: salad-ds {name} salad_ds/recipes/demo.yaml{example.get(name, '')} workdir=runs/mine",
         )
         verb.add_argument("recipe", help="a YAML recipe, such as salad_ds/recipes/demo.yaml")
-        verb.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the recipe")
+        verb.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="settings of the recipe, such as stages.stage1.steps=20"
+        )
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # some launchers pass it
         if name == "train":
             verb.add_argument("--stage", default="stage1", help="which of the recipe's stages (default: stage1)")
         if name in ("measure", "evaluate"):
-            verb.add_argument("--checkpoint", default="stage1", help="init, a stage of the recipe, or a directory")
+            verb.add_argument(
+                "--checkpoint",
+                default="stage1",
+                help="init (before training), a stage of the recipe, or a student's directory (default: stage1)",
+            )
     verb = verbs.add_parser(
         "generate",
-        help="hear a clip, answer in text",
+        description=f"generate: {BESIDE['generate']}",
         epilog="example: salad-ds generate --checkpoint runs/demo/stage1/model --audio x.wav --text ' The word is'",
     )
     verb.add_argument("--checkpoint", required=True, help="directory of a saved student")
@@ -149,17 +157,29 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--text", default="", help="text around the clips, <|audio|> for each; without a mark the clips come first"
     )
-    verb.add_argument("--max-new-tokens", type=int, default=40)
-    verb.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    verb.add_argument("--max-new-tokens", type=int, default=40, help="at most so many tokens (default: 40)")
+    verb.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verb = verbs.add_parser("doctor", help="what this machine can do")
+    verb = verbs.add_parser("doctor", description=f"doctor: {BESIDE['doctor']}")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
 
 
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """As ``parser`` has it, with overrides anywhere: argparse itself takes none behind an option."""
+    top = parser()
+    chosen, rest = top.parse_known_args(arguments)
+    stray = [text for text in rest if text.startswith("-") or not hasattr(chosen, "overrides")]
+    if stray:
+        top.error(f"unrecognized arguments: {' '.join(stray)}")
+    if rest:
+        chosen.overrides += rest
+    return chosen
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 130 interrupted."""
-    chosen = parser().parse_args(arguments)
+    """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 130 interrupted, 141 nobody reads our output."""
+    chosen = parse(arguments)
     prepare_environment()
     if not chosen.debug:
         hush()
@@ -186,3 +206,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nsalad-ds {chosen.verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `salad-ds doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader either
+        return 141

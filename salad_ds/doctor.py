@@ -42,7 +42,8 @@ def run(stream: TextIO = sys.stdout) -> bool:
             stream.flush()
     faults = sum(finding.state == FAULT for finding in findings)
     notes = sum(finding.state == NOTE for finding in findings)
-    stream.write(f"\n{faults} to mend, {notes} optional\n" if faults or notes else "\nall there\n")
+    optional = f", {notes} optional ({NOTE})" if notes else ""
+    stream.write((f"\n{faults} to mend ({FAULT})" if faults else "\nnothing to mend") + optional + "\n")
     return faults == 0
 
 
@@ -195,9 +196,9 @@ def deepspeed() -> Iterator[Finding]:
     yield Finding(OK if have and launcher else FAULT, "deepspeed",
                   f"{have}, launcher {launcher or 'missing'}" if have else "not installed",
                   "" if have and launcher else "make setup, or pip install deepspeed")
-    there = [name for name in ("srun", "mpirun", "pdsh", "ssh") if shutil.which(name)]
-    yield Finding(OK if there else NOTE, "launchers", ", ".join(there) if there else "none for several machines",
-                  "" if there else "only for several machines: SLURM (srun), MPI (mpirun), or pdsh and ssh")
+    there = [name for name in ("pdsh", "srun", "mpirun") if shutil.which(name)]
+    yield Finding(OK if there else NOTE, "several hosts", ", ".join(there) if there else "no pdsh, srun or mpirun",
+                  "" if there else "only for training on several machines: install pdsh (and ssh), SLURM or MPI")
 
 
 def torchaudio() -> Iterator[Finding]:
@@ -208,7 +209,7 @@ def torchaudio() -> Iterator[Finding]:
         yield Finding(OK, "torchaudio", f"{version('torchaudio')}, with its extension, forced_align "
                       + ("included" if state.align else "not included"))
     elif state.kind == "plain":
-        yield Finding(OK, "torchaudio", f"{version('torchaudio')}, {state.detail} (not needed: pocketsphinx aligns)")
+        yield Finding(OK, "torchaudio", f"{version('torchaudio')}, without its compiled part, which nothing here needs")
     else:
         yield Finding(FAULT, "torchaudio", state.detail, "python -m salad_ds.mend_torchaudio" if state.kind == "cuda"
                       else "pip install torchaudio, of the same build as torch")

@@ -8,6 +8,7 @@ from salad_ds.audio import decode
 from salad_ds.errors import DataError
 from salad_ds.model.processing import AUDIO_MARK, SaladProcessor
 from salad_ds.model.salad import load_student
+from salad_ds.teacher.forward import default_device
 
 
 def generate(
@@ -30,7 +31,8 @@ def generate(
         clips.append(decode(name))
     model, tokenizer = load_student(checkpoint)
     processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
-    inputs = processor(text, clips)
+    model.to(default_device())
+    inputs = {name: value.to(model.device) for name, value in processor(text, clips).items()}
     settings = (
         {"do_sample": True, "temperature": temperature}
         if temperature > 0

@@ -83,10 +83,9 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
         return action
 
     def select() -> object:
-        from salad_ds.select.run import select, synthesize_selected
+        from salad_ds.select.run import select_and_speak
 
-        select(recipe)
-        return synthesize_selected(recipe)
+        return select_and_speak(recipe)
 
     def train(stage: str) -> Callable[[], object]:
         return lambda: launch_training(recipe, recipe_path, overrides, stage)

@@ -43,7 +43,7 @@ def test_a_bare_home_and_path_are_described_not_fatal(tmp_path, monkeypatch):
     words = found["wordnet"]
     assert words.state == doctor.NOTE and "apt-get, dpkg-deb" in words.found and words.mend
     launchers = {finding.name: finding for finding in doctor.deepspeed()}
-    assert launchers["deepspeed"].state == doctor.OK and launchers["launchers"].state == doctor.NOTE
+    assert launchers["deepspeed"].state == doctor.OK and launchers["several hosts"].state == doctor.NOTE
     assert all(finding.state != doctor.FAULT for finding in doctor.compilers())
     assert not (tmp_path / "none").exists(), "looking must not leave anything behind"
 

@@ -33,9 +33,9 @@ from salad_ds.distill import DenseTargets, fused_linear_distill
 from salad_ds.errors import DataError
 from salad_ds.files import read_json, write_json
 from salad_ds.measure.statistics import ratio
-from salad_ds.model.salad import SaladForConditionalGeneration
+from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
-from salad_ds.teacher.forward import load_teacher
+from salad_ds.teacher.forward import default_device, load_teacher
 from salad_ds.teacher.live import LiveTeacher
 from salad_ds.train.tracking import open_tracker
 
@@ -285,9 +285,8 @@ def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path
     One dictionary per utterance: ``key``, ``m`` (nats per text target behind speech) and ``tokens`` (how many those
     are).
     """
-    from salad_ds.model.salad import load_student
-
     model, tokenizer = load_student(str(checkpoint_dir))
+    model.to(default_device())
     planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(shard_dir.resolve()))], model, tokenizer)
     sequences = held_out_sequences(planner, len(planner.shards[0]), recipe.select.seed)
     teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))

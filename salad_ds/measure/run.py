@@ -13,6 +13,7 @@ from salad_ds.measure.benchmarks import evaluate
 from salad_ds.measure.divergences import Loader, measure, weights_identity
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
+from salad_ds.teacher.forward import default_device
 from salad_ds.train.tracking import open_tracker
 
 
@@ -23,7 +24,7 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
 
         def fresh() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
             model, tokenizer = build_student(recipe.model)
-            return model.eval(), tokenizer
+            return model.eval().to(default_device()), tokenizer
 
         return "init", fresh, f"init-{recipe.digest('model')}"
     directory = recipe.path(checkpoint) / "model" if checkpoint in recipe.stages else Path(checkpoint)
@@ -35,7 +36,12 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
             else "give init, a stage of the recipe, or a directory",
         )
     name = checkpoint if checkpoint in recipe.stages else directory.name
-    return name, lambda: load_student(str(directory)), weights_identity(directory)
+
+    def saved() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
+        model, tokenizer = load_student(str(directory))
+        return model.to(default_device()), tokenizer
+
+    return name, saved, weights_identity(directory)
 
 
 def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:

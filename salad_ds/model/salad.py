@@ -7,6 +7,7 @@ positions whose next token is text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -225,7 +226,8 @@ AutoConfig.register("salad", SaladConfig, exist_ok=True)
 
 
 def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
-    """A saved student and its tokenizer, in eval mode, float32 on CPU. Raises CheckpointError for anything else."""
+    """A saved student and its tokenizer, in eval mode; float32 without an accelerator. Raises CheckpointError for
+    anything else."""
     try:
         config = AutoConfig.from_pretrained(directory)
         if config.model_type != "salad":
@@ -233,10 +235,12 @@ def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrai
                 f"{directory} holds a {config.model_type} model, not a SALAD student",
                 "give a directory written by train",
             )
-        model = SaladForConditionalGeneration.from_pretrained(directory)
+        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        model = SaladForConditionalGeneration.from_pretrained(directory, dtype=dtype)
         return model.eval(), AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] if Path(directory).is_dir() else "there is no such directory"
         raise CheckpointError(
-            f"{directory} is not a saved student: {' '.join(str(error).split())[:200]}",
+            f"{directory} is not a saved student: {reason}",
             "give a directory written by train, such as WORKDIR/stage1/model",
         ) from None

@@ -131,8 +131,8 @@ def nearest_rows(vectors: np.ndarray, clusters: Clusters, count: int) -> list[li
 
 
 def telling_words(texts: Iterator[str] | Sequence[str], labels: np.ndarray, k: int, count: int = 8) -> list[list[str]]:
-    """The words that set each cluster apart: share of its texts that hold the word, times how rare it is elsewhere
-    (class-based TF-IDF on document counts; stop words left out)."""
+    """The words that set each cluster apart: the share of its texts that hold the word, times the logarithm of how much
+    larger that share is than in all texts. What is as common everywhere tells nothing; stop words are left out."""
     inside: list[Counter[str]] = [Counter() for _ in range(k)]
     for text, label in zip(texts, labels, strict=True):
         words = {word.lower() for word in WORD.findall(text)} - ENGLISH_STOP_WORDS
@@ -140,9 +140,9 @@ def telling_words(texts: Iterator[str] | Sequence[str], labels: np.ndarray, k: i
     everywhere: Counter[str] = Counter()
     for counts in inside:
         everywhere.update(counts)
-    average = sum(everywhere.values()) / max(k, 1)
+    sizes = np.bincount(labels, minlength=k)
     told = []
-    for counts in inside:
-        score = {word: n * np.log1p(average / everywhere[word]) for word, n in counts.items()}
+    for counts, size in zip(inside, sizes, strict=True):
+        score = {word: n / size * np.log(n / size * len(labels) / everywhere[word]) for word, n in counts.items()}
         told.append(sorted(score, key=lambda word: (-score[word], word))[:count])
     return told

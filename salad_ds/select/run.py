@@ -15,7 +15,7 @@ import pyarrow as pa
 from salad_ds.config import Recipe
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import DataError, RecipeError
-from salad_ds.files import digest_of
+from salad_ds.files import digest_of, sha256_file
 from salad_ds.progress import Progress
 from salad_ds.select import embed as embedding
 from salad_ds.select.cluster import balanced_kmeans, nearest_rows, telling_words
@@ -23,6 +23,7 @@ from salad_ds.select.probe import Measure, probe
 from salad_ds.select.sample import Gap, draw, expected_seconds, gap_of, target
 from salad_ds.select.table import read_made, read_table, write_table
 from salad_ds.synth.synthesize import synthesize_shards, text_items
+from salad_ds.train.tracking import open_tracker
 
 STEPS = 12
 NEAREST = 3
@@ -175,3 +176,18 @@ def synthesize_selected(recipe: Recipe) -> dict[str, Any]:
     items = ((key, text, {**extra, "cluster": clusters[key]}) for key, text, extra in text_items(texts, rows))
     return synthesize_shards(items, recipe.path(recipe.select.out) / "speech", recipe.synth, source="selected",
                              made_from={"texts": texts.digest, "selected": digest_of(made_from)}, total=len(rows))
+
+
+def select_and_speak(recipe: Recipe) -> None:
+    """``select``, then ``synthesize_selected``; the tables go to MLflow when they are new."""
+    table = selection_directory(recipe) / "selected.parquet"
+    before = sha256_file(table) if table.is_file() else ""
+    clusters = select(recipe)
+    manifest = synthesize_selected(recipe)
+    if sha256_file(table) == before:
+        return
+    with open_tracker(recipe, "select") as tracker:
+        tracker.metrics({"clusters": len(clusters), "drawn": sum(clusters["drawn"].to_pylist()),
+                         "set_aside": sum(map(bool, clusters["set_aside"].to_pylist())), "seconds": manifest["seconds"]})
+        for path in sorted(table.parent.glob("*.parquet")):
+            tracker.artifact(path)

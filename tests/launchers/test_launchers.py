@@ -75,13 +75,13 @@ def test_local_takes_the_ranks_from_the_recipe_and_its_overrides(start):
             "local.sh",
             "--dry-run",
             DEMO,
-            "stages.stage1.ranks=4",
+            "stages.stage1.ranks=1",
             "--stage=stage1",
             "--master_port=29501",
             "--debug",
         )
     )
-    assert found[found.index("--num_gpus") + 1] == "4" and found[found.index("--master_port") + 1] == "29501"
+    assert found[found.index("--num_gpus") + 1] == "1" and found[found.index("--master_port") + 1] == "29501"
     assert found[-3:] == ["--debug", "--stage", "stage1"]
 
 

@@ -1,0 +1,205 @@
+"""Recipes: what is wrong is named with the nearest right thing; what is shipped loads, and every key is documented."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from salad_ds import config
+from salad_ds.config import Recipe, load_recipe
+from salad_ds.errors import RecipeError
+
+RECIPES = sorted((Path(config.__file__).parent / "recipes").glob("*.yaml"))
+DEMO = Path(config.__file__).parent / "recipes/demo.yaml"
+SELF_EVIDENT = {
+    "layers", "width", "mlp", "heads", "kv_heads",  # of a transformer
+    "lr_adapter", "lr_llm", "weight_decay", "betas", "eps", "steps", "warmup_steps", "checkpoint_every", "log_every",
+    "seed", "name", "engine", "task", "items", "batch", "clusters", "samples_per_shard", "enabled", "out", "sources",
+}  # fmt: skip
+"""Fields whose name says it all, beside those that are a section of their own (its class is documented)."""
+
+MINIMAL = """
+name: small
+workdir: somewhere
+model: {llm: some-llm}
+stages:
+  stage1: {sources: [{kind: text, path: text}]}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    assert "\n" not in caught.value.what and caught.value.mend
+    return caught.value
+
+
+# ---- what is shipped
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load(path):
+    recipe = load_recipe(path)  # refuses keys that are not known
+    assert recipe.name == path.stem and recipe.workdir == f"runs/{path.stem}"
+    for stage in recipe.stages.values():
+        assert (Path(__file__).parents[1] / stage.deepspeed).is_file()
+        assert stage.init_from is None or stage.init_from in recipe.stages
+
+
+def test_the_big_recipes_are_the_paper():
+    for name, rates in (("salad-3b", (1e-3, 5e-5)), ("salad-7b", (1e-4, 5e-6))):
+        recipe = load_recipe(DEMO.with_name(f"{name}.yaml"))
+        adapter, select = recipe.model.adapter, recipe.select
+        assert (adapter.layers, adapter.width, adapter.mlp, adapter.heads, adapter.kv_heads) == (12, 960, 2560, 15, 5)
+        assert (recipe.model.encoder.kind, recipe.model.encoder.name) == ("mimi", "kyutai/mimi")
+        assert recipe.model.llm == f"Qwen/Qwen2.5-{name[-2:].upper()}"
+        assert (recipe.data.context, recipe.data.text_words, recipe.data.speech_words) == (2048, [10, 30], [5, 15])
+        assert (select.clusters, select.gamma, select.budget_share, select.budget_items) == (128, 5.0, 0.01, 0)
+        for stage, positions in (("stage1", 24e9), ("stage2", 1.9e9)):
+            settings = recipe.stages[stage]
+            assert settings.global_batch * recipe.data.context * settings.steps == pytest.approx(positions, rel=0.01)
+            assert (settings.lr_adapter, settings.lr_llm, settings.alpha) == (*rates, 1.0)
+            assert (settings.weight_decay, settings.warmup_steps, settings.decay_share) == (0.1, 500, 0.2)
+        shares = [
+            {kind: sum(s.weight for s in stage.sources if (s.path if kind == "stage2/speech" else s.kind) == kind)
+             / sum(s.weight for s in stage.sources) for kind in ("speech", "text", "stage2/speech")}
+            for stage in recipe.stages.values()
+        ]  # fmt: skip
+        assert shares[0] == pytest.approx({"speech": 2 / 3, "text": 1 / 3, "stage2/speech": 0}, abs=1e-6)
+        assert shares[1] == pytest.approx({"speech": 2 / 3, "text": 1 / 3, "stage2/speech": 1 / 3}, abs=1e-6)
+
+
+def test_every_field_is_documented():
+    """A docstring under the field, a section with a documented class, or a name that is on the list above."""
+    sections = {name for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
+    tree = ast.parse(Path(config.__file__).read_text())
+    undocumented = []
+    for settings in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in sections):
+        for item, following in zip(settings.body, [*settings.body[1:], None], strict=True):
+            if not isinstance(item, ast.AnnAssign):
+                continue
+            told = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            section = any(name in ast.unparse(item.annotation) for name in sections)
+            if not told and not section and item.target.id not in SELF_EVIDENT:
+                undocumented.append(f"{settings.name}.{item.target.id}")
+    assert not undocumented
+
+
+# ---- what is refused, and how
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("model.adaptor.layers=2", "model.adapter"),
+        ("data.contxt=3", "data.context"),
+        ("workdirs=x", "workdir"),
+        ("stages.stage1.step=3", "stages.stage1.steps"),
+        ("stages.warmer.lr_adaptor=3", "stages.warmer.lr_adapter"),
+        ("select.gama=3", "select.gamma"),
+    ],
+)
+def test_a_typo_names_the_nearest_key(minimal, override, meant):
+    error = refusal(minimal, override)
+    assert f"{minimal}: unknown key" in error.what and override.split("=")[0].startswith(error.what.split("'")[1])
+    assert error.mend == f"did you mean {meant!r}?"
+
+
+def test_a_key_like_no_other_points_to_the_documentation(minimal):
+    assert "salad_ds/config.py" in refusal(minimal, "zzzzqqq=3").mend
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("stages.stage1.steps=many", "stages.stage1.steps"),
+        ("stages.stage1.alpha=[1]", "stages.stage1.alpha"),
+        ("data.text_words=[a,b]", "data.text_words"),
+        ("tracking.enabled=perhaps", "tracking.enabled"),
+    ],
+)
+def test_a_wrong_type_names_key_and_value(minimal, override, key):
+    error = refusal(minimal, override)
+    assert key in error.what and str(minimal) in error.what
+
+
+@pytest.mark.parametrize("key", ["name", "workdir", "model"])
+def test_what_must_be_given_is_named(tmp_path, key):
+    path = tmp_path / "less.yaml"
+    path.write_text("\n".join(line for line in MINIMAL.splitlines() if not line.startswith(key)))
+    missing = {"model": "model.llm"}.get(key, key)
+    assert f"'{missing}' has no value" in refusal(path).what
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["data.text_words=[10]"], "data.text_words must be [shortest, longest]"),
+        (["data.speech_words=[9,3]"], "data.speech_words must be [shortest, longest]"),
+        (["teacher.mode=both"], "teacher.mode is 'both', not store or live"),
+        (["model.encoder.kind=wav2vec"], "model.encoder.kind is 'wav2vec'"),
+        (["model.dtype=float16"], "model.dtype is 'float16'"),
+        (["model.adapter.heads=7"], "model.adapter.width must be a multiple of heads"),
+        (["select.policy=greedy"], "select.policy is 'greedy'"),
+        (["stages.stage1.alpha=1.5"], "stages.stage1.alpha is 1.5"),
+        (["stages.stage1.steps=0"], "stages.stage1.steps must be at least 1"),
+        (["stages.stage1.sources=[]"], "stages.stage1.sources is empty"),
+        (["stages.stage1.sources=[{kind: video, path: x}]"], "stages.stage1.sources has kind 'video'"),
+        (["stages.stage1.sources=[{kind: text, path: x, weight: -1}]"], "negative weight"),
+        (["stages.stage1.micro_batch=3", "stages.stage1.ranks=5"], "global_batch 512 is not a multiple of micro_batch"),
+        (["corpora=[{kind: text, out: x, split: dev}]"], "corpora has split 'dev'"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_runs(minimal, overrides, told):
+    assert told in refusal(minimal, *overrides).what
+
+
+def test_an_override_without_equals_sign(minimal):
+    assert "'--fast' has no '='" in refusal(minimal, "--fast").what
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "a: b: c"])
+def test_what_is_not_yaml_is_named(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    assert str(path) in refusal(path).what
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "nowhere.yaml does not exist" in refusal(tmp_path / "nowhere.yaml").what
+
+
+# ---- what is merged
+
+
+def test_dotted_overrides_reach_every_depth_and_keep_the_rest(minimal):
+    overrides = ["stages.stage1.steps=7", "model.encoder.kind=hf", "data.text_words=[2,3]", "tracking.enabled=false"]
+    recipe = load_recipe(minimal, [*overrides, "stages.extra.sources=[{kind: speech, path: s}]", "synth.voices=[a,b]"])
+    assert (recipe.stages["stage1"].steps, recipe.model.encoder.kind, recipe.data.text_words) == (7, "hf", [2, 3])
+    assert recipe.model.llm == "some-llm" and recipe.model.encoder.name == "kyutai/mimi"
+    assert recipe.stages["stage1"].sources[0].path == "text" and recipe.stages["extra"].sources[0].weight == 1.0
+    assert recipe.tracking.enabled is False and recipe.synth.voices == ["a", "b"]
+    assert isinstance(recipe, Recipe) and recipe.stages["stage1"].lr_adapter == 1e-3
+
+
+def test_paths_lie_below_the_work_directory(minimal):
+    recipe = load_recipe(minimal, ["workdir=/data/run"])
+    assert recipe.path("speech/a") == Path("/data/run/speech/a") and recipe.path("/other") == Path("/other")
+
+
+def test_a_digest_depends_on_its_sections_alone(minimal):
+    plain, other = load_recipe(minimal), load_recipe(minimal, ["data.context=64", "workdir=elsewhere"])
+    assert plain.digest("model") == other.digest("model") == load_recipe(minimal).digest("model")
+    assert plain.digest("data") != other.digest("data")
+    assert plain.digest("model", "data") == plain.digest("data", "model") != plain.digest("model")
+    assert plain.digest("stages") != load_recipe(minimal, ["stages.stage1.seed=1"]).digest("stages")
