@@ -53,8 +53,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["salad_ds", "salad_ds.*", "data_prep"]),
-    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt"]},
+    # data_prep and ds_configs are named by recipes, and are looked for beside salad_ds.
+    packages=find_namespace_packages(
+        include=["salad_ds", "salad_ds.*", "data_prep", "ds_configs"], exclude=["*.__pycache__"]
+    ),
+    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css"], "ds_configs": ["*.json"]},
     entry_points={"console_scripts": ["salad-ds = salad_ds.cli:main"]},
     install_requires=REQUIRED,
     extras_require={"demo": DEMO, "test": TEST, "dev": [*TEST, "ruff>=0.9"]},

@@ -39,7 +39,9 @@ def decode(source: bytes | str | Path, start: float = 0.0, duration: float | Non
 
 
 def undecodable(name: str, error: Exception) -> DataError:
-    return DataError(f"{name} does not decode ({' '.join(str(error).split())})", "replace or remove the file")
+    # libsndfile's own words: str() would add the address of the bytes it read from.
+    words = " ".join(str(getattr(error, "error_string", error)).split())
+    return DataError(f"{name} does not decode ({words})", "replace or remove the file")
 
 
 def checked(wave: np.ndarray, name: str = "audio") -> np.ndarray:

@@ -222,7 +222,6 @@ class EvaluateConfig:
     items: int = 64
     shots: int = 0
     """Worked examples in front of each item (text in the text condition, speech in the speech condition)."""
-    seed: int = 0
     batch: int = 8
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from salad_ds.audio import decode
-from salad_ds.errors import DataError
+from salad_ds.errors import DataError, SaladError
 from salad_ds.model.processing import AUDIO_MARK, SaladProcessor
 from salad_ds.model.salad import load_student
 from salad_ds.teacher.forward import default_device
@@ -18,8 +18,13 @@ def generate(
     first).
 
     ``temperature`` 0 is greedy. Raises CheckpointError for a directory that holds no student, DataError for audio that
-    does not decode or marks that do not match the clips.
+    does not decode or marks that do not match the clips, SaladError for settings that cannot be.
     """
+    if max_new_tokens < 1 or temperature < 0:
+        raise SaladError(
+            f"max_new_tokens is {max_new_tokens} and temperature {temperature}",
+            "ask for at least 1 token, and for a temperature of 0 (greedy) or more",
+        )
     if not audio and not text:
         raise DataError("there is neither audio nor text", "give --audio FILE, --text TEXT, or both")
     if AUDIO_MARK not in text:

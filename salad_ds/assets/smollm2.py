@@ -7,6 +7,8 @@ together with its tokenizer.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ def build(directory: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar of transformers' own that cannot be switched off
+            loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     except ImportError as error:
         raise AssetError(f"reading GGUF needs a missing package ({error})", "pip install gguf accelerate") from None
     settings = loaded.config.to_dict()

@@ -61,7 +61,7 @@ class Mixture:
     """The endless sequence of (source, sample) pairs of several sources.
 
     ``sizes[k]``: samples of source k; ``weights[k]``: its share. Raises ValueError when a source with weight has no
-    samples.
+    samples, or so small a share that it would never come.
     """
 
     def __init__(self, sizes: list[int], weights: list[float], seed: int) -> None:
@@ -69,6 +69,8 @@ class Mixture:
             raise ValueError(f"sources of {sizes} samples cannot be mixed with weights {weights}")
         self.sizes, self.seed = sizes, seed
         self.counts = shares(weights)
+        if any(weight > 0 and not count for weight, count in zip(weights, self.counts, strict=True)):
+            raise ValueError(f"a source has less than one sample in {BLOCK}")
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __getitem__(self, position: int) -> tuple[int, int, int]:

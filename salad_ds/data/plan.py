@@ -7,6 +7,7 @@ epoch, index, seed).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,12 +29,16 @@ from salad_ds.text import start_token, tokenize
 
 @dataclass
 class Skipped:
-    """Samples that could not be used: counted by reason, the first few named. Stops the run above a share."""
+    """Samples that could not be used: counted by reason, the first few named. Stops the run above a share.
+
+    Reasons that differ in their numbers, or in what stands in parentheses, are one; the first stands for all.
+    """
 
     max_share: float
     seen: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    alike: dict[str, str] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def saw(self) -> None:
@@ -42,20 +47,22 @@ class Skipped:
 
     def skip(self, reason: str, name: str) -> None:
         """Count one; raise DataError once more than ``max_share`` of at least 50 samples were skipped."""
+        reason = re.sub(r" *\([^()]*\)", "", reason)
         with self.lock:
+            reason = self.alike.setdefault(re.sub(r"\d[\d.]*", "#", reason), reason)
             self.counts[reason] += 1
             named = self.examples.setdefault(reason, [])
             if len(named) < 5:
                 named.append(name)
             lost = sum(self.counts.values())
             if lost >= 5 and lost > self.max_share * max(self.seen, 50):
-                listed = "; ".join(
-                    f"{n} {why} ({', '.join(self.examples[why])})" for why, n in self.counts.most_common()
-                )
                 raise DataError(
-                    f"{lost} of {self.seen} samples cannot be used: {listed}",
+                    f"{lost} of {self.seen} samples cannot be used: {self}",
                     "mend the shards, or raise data.max_bad_share",
                 )
+
+    def __str__(self) -> str:
+        return "; ".join(f"{n} {why} ({', '.join(self.examples[why])})" for why, n in self.counts.most_common())
 
 
 @dataclass(frozen=True)
@@ -96,40 +103,45 @@ class Planner:
 
     def plan(self, source: int, epoch: int, index: int, seed: int) -> Plan | None:
         """The sample as pieces that fit the context; None where it cannot be used (then it has been counted)."""
-        shards, name = self.shards[source], f"{self.sources[source].path}[{index}]"
         self.skipped.saw()
         try:
-            sample = shards.read(index, audio=False)
-            name = f"{self.sources[source].path}:{sample.key}"
-            text = tokenize(self.tokenizer, sample.meta["text"], self.start, self.data.context)
-            if self.sources[source].kind == "text":
-                return Plan(source, index, sample.key, text.ids, [Piece(False, 0, len(text.ids), len(text.ids))])
-            words = shards.words(index)
-            if words is None:
-                self.skipped.skip("has no word times", name)
-                return None
-            rng = np.random.default_rng(stable_seed(seed, "interleave", source, epoch, index))
-            duration = float(sample.meta["duration"])
-            starts, ends = [word.start for word in words], [word.end for word in words]
-            if len(words) < text.n_words:
-                self.skipped.skip(f"has {len(words)} word times for {text.n_words} words", name)
-                return None
-            pieces = [Piece(False, 0, 1, 1)]
-            for span in interleave(text.n_words, rng, self.data.text_words, self.data.speech_words, cuts_of(text)):
-                first, last = text.word_starts[span.first], text.word_starts[span.last]
-                if span.speech:
-                    begin, end = starts[span.first], speech_end(ends, starts, span.last, duration)
-                    positions = self.frames(self.samples(begin, end))
-                    if positions < 1:
-                        self.skipped.skip("has a speech span shorter than one frame", name)
-                        return None
-                    pieces.append(Piece(True, first, last, positions, begin, end))
-                else:
-                    pieces.append(Piece(False, first, last, last - first))
-            return Plan(source, index, sample.key, text.ids, fit(pieces, self.data.context))
+            return self._plan(source, epoch, index, seed)
         except DataError as error:
-            self.skipped.skip(error.what, name)
-            return None
+            reason = error.what
+        self.skipped.skip(reason, self._name(source, index))
+        return None
+
+    def _plan(self, source: int, epoch: int, index: int, seed: int) -> Plan:
+        """Raises DataError where the sample cannot be used."""
+        shards = self.shards[source]
+        sample = shards.read(index, audio=False)
+        text = tokenize(self.tokenizer, sample.meta["text"], self.start, self.data.context)
+        if self.sources[source].kind == "text":
+            return Plan(source, index, sample.key, text.ids, [Piece(False, 0, len(text.ids), len(text.ids))])
+        words = shards.words(index)
+        if words is None:
+            raise DataError("has no word times")
+        rng = np.random.default_rng(stable_seed(seed, "interleave", source, epoch, index))
+        duration = shards.entry(index).duration
+        starts, ends = [word.start for word in words], [word.end for word in words]
+        pieces = [Piece(False, 0, 1, 1)]
+        for span in interleave(text.n_words, rng, self.data.text_words, self.data.speech_words, cuts_of(text)):
+            first, last = text.word_starts[span.first], text.word_starts[span.last]
+            if span.speech:
+                begin, end = starts[span.first], speech_end(ends, starts, span.last, duration)
+                positions = self.frames(self.samples(begin, end))
+                if positions < 1:
+                    raise DataError("has a speech span shorter than one frame")
+                pieces.append(Piece(True, first, last, positions, begin, end))
+            else:
+                pieces.append(Piece(False, first, last, last - first))
+        return Plan(source, index, sample.key, text.ids, fit(pieces, self.data.context))
+
+    def _name(self, source: int, index: int) -> str:
+        try:
+            return f"{self.sources[source].path}:{self.shards[source].entry(index).key}"
+        except DataError:  # the index itself is damaged
+            return f"{self.sources[source].path}[{index}]"
 
     def samples(self, start: float, end: float) -> int:
         """Samples at the encoder's rate that the seconds ``[start, end)`` become."""

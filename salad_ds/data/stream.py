@@ -17,7 +17,7 @@ from typing import Any
 from salad_ds.data.collate import MicroBatch, collate
 from salad_ds.data.order import Mixture
 from salad_ds.data.plan import Plan, Planner
-from salad_ds.errors import DataError
+from salad_ds.errors import DataError, RecipeError
 
 WINDOW = 6
 """Samples a lane looks ahead for one that still fits its row."""
@@ -62,7 +62,8 @@ class Lane:
                 missed = 0
             elif (missed := missed + 1) > 1000:
                 raise DataError(
-                    "1000 samples in a row cannot be used", "run `salad-ds align`, and see the reasons above"
+                    f"1000 samples in a row cannot be used: {self.planner.skipped}",
+                    "mend the shards, and run salad-ds align on them",
                 )
 
     def row(self) -> list[Plan]:
@@ -102,9 +103,10 @@ class Step:
 
 
 class Stream:
-    """The steps of one rank. Iterate for ever; audio of the next steps is decoded while the current one trains.
+    """The steps of one rank. Iterate for ever, once; audio of the next steps is decoded while the current one trains.
 
-    Raises DataError (in the consumer) for whatever went wrong in the loader thread.
+    Raises RecipeError for shares that cannot be kept, DataError for numbers that do not fit the ranks or the state, and
+    in the consumer whatever went wrong in the loader thread. Closing the iterator ends the loader's threads.
     """
 
     def __init__(
@@ -129,9 +131,13 @@ class Stream:
                 f"the checkpoint has {len(state.lanes)} lanes, the recipe a global batch of {global_batch}",
                 "resume with the global batch the stage began with",
             )
-        mixture = Mixture(
-            [len(shards) for shards in planner.shards], [source.weight for source in planner.sources], seed
-        )
+        weights = {source.path: source.weight for source in planner.sources}
+        try:
+            mixture = Mixture(
+                [len(shards) for shards in planner.shards], [source.weight for source in planner.sources], seed
+            )
+        except ValueError as error:
+            raise RecipeError(f"{error}: {weights}", "change the weights of this stage's sources") from None
         per_rank = global_batch // ranks
         mine = range(rank * per_rank, (rank + 1) * per_rank)
         self.lanes = [
@@ -140,11 +146,11 @@ class Stream:
         ]
         self.planner, self.micro_batch, self.pad_id, self.ahead = planner, micro_batch, pad_id, ahead
         self.dummy = shortest_clip(planner)
-        self._pool = ThreadPoolExecutor(max(planner.data.workers, 1), thread_name_prefix="decode")
+        self._begun = False
 
-    def _step(self) -> Step:
+    def _step(self, pool: ThreadPoolExecutor) -> Step:
         rows = [lane.row() for lane in self.lanes]
-        loaded = [[self._pool.submit(self.planner.load, plan) for plan in row] for row in rows]
+        loaded = [[pool.submit(self.planner.load, plan) for plan in row] for row in rows]
         sequences = [[sequence for future in row if (sequence := future.result()) is not None] for row in loaded]
         batches = [
             collate(sequences[i : i + self.micro_batch], self.pad_id, self.planner.data.context, self.dummy)
@@ -153,13 +159,17 @@ class Stream:
         return Step(batches, [lane.state for lane in self.lanes])
 
     def __iter__(self) -> Iterator[Step]:
+        if self._begun:  # the lanes have run ahead of the steps that were taken
+            raise RuntimeError("a stream is walked once; make another from the state of the last step")
+        self._begun = True
         ready: queue.Queue[Step | BaseException] = queue.Queue(maxsize=self.ahead)
         stop = threading.Event()
+        pool = ThreadPoolExecutor(max(self.planner.data.workers, 1), thread_name_prefix="decode")
 
         def fill() -> None:
             while not stop.is_set():
                 try:
-                    item: Step | BaseException = self._step()
+                    item: Step | BaseException = self._step(pool)
                 except BaseException as error:  # handed to the consumer, who raises it
                     item = error
                 while not stop.is_set():
@@ -171,7 +181,8 @@ class Stream:
                 if isinstance(item, BaseException):
                     return
 
-        threading.Thread(target=fill, name="stream", daemon=True).start()
+        loader = threading.Thread(target=fill, name="stream", daemon=True)
+        loader.start()
         try:
             while True:
                 item = ready.get()
@@ -180,6 +191,9 @@ class Stream:
                 yield item
         finally:
             stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            if threading.current_thread() is not loader:  # the garbage collector may close us from any thread
+                loader.join()
 
 
 def shortest_clip(planner: Planner) -> int:

@@ -13,7 +13,7 @@ from salad_ds.audio import decode
 from salad_ds.config import Recipe
 from salad_ds.data.order import stable_seed
 from salad_ds.data.shards import ShardSet
-from salad_ds.errors import DataError
+from salad_ds.errors import DataError, RecipeError
 from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.measure.choices import score_options
 from salad_ds.measure.divergences import Loader
@@ -40,7 +40,12 @@ def evaluate(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> di
     pool = task.load(recipe)
     items, examples = pool[: settings.items], pool[settings.items : settings.items + settings.shots]
     if not items:
-        raise DataError(f"task {task.name} has no items", "set evaluate.items to at least 1")
+        raise RecipeError(f"task {task.name} has no items", "set evaluate.items to at least 1")
+    if len(examples) < settings.shots:
+        raise RecipeError(
+            f"task {task.name} has {len(pool)} items: {settings.items} asked and {settings.shots} worked are more",
+            "lower evaluate.items or evaluate.shots",
+        )
     made_from = {
         "student": identity,
         "task": f"{task.name}-{task.version}",
@@ -127,8 +132,10 @@ def embed(
     """[P, H]: the worked examples and the item's prompt, its question read or (``spoken``) heard."""
     text, clips = "", list[Clip]()
     for one in [*examples, item]:
-        text += task.before + (AUDIO_MARK if spoken else one.asked) + task.after
-        if spoken:
+        if spoken is None:
+            text += task.prompt(one)
+        else:
+            text += task.before + AUDIO_MARK + task.after
             clips.append(spoken[one.id])
         if one is not item:
             text += one.options[one.answer] + "\n\n"

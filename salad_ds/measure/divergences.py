@@ -13,7 +13,6 @@ A student that hears has the first well below the other two; one that ignores wh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,14 +27,15 @@ from salad_ds.config import Recipe, SourceConfig
 from salad_ds.data.collate import Sequence, collate
 from salad_ds.data.order import permuted, stable_seed
 from salad_ds.data.plan import Planner
-from salad_ds.data.shards import ShardSet
+from salad_ds.data.shards import ShardSet, words_path
 from salad_ds.distill import DenseTargets, fused_linear_distill
-from salad_ds.errors import DataError
-from salad_ds.files import read_json, write_json
+from salad_ds.errors import CheckpointError, DataError
+from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.measure.statistics import ratio
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
 from salad_ds.teacher.forward import default_device, load_teacher
+from salad_ds.teacher.identity import remembered_sha256, teacher_identity
 from salad_ds.teacher.live import LiveTeacher
 from salad_ds.train.tracking import open_tracker
 
@@ -72,8 +72,8 @@ def measure(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dic
     made_from = {
         "student": identity,
         "settings": recipe.digest("measure", "data", "model"),
-        "teacher": recipe.teacher.llm or recipe.model.llm,
-        "speech": ShardSet.open(recipe.path(settings.speech)).digest,
+        "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
+        "speech": speech_identity(ShardSet.open(recipe.path(settings.speech))),
     }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
@@ -94,7 +94,8 @@ def fresh(recipe: Recipe, checkpoint: str, load: Loader) -> dict[str, Any]:
     sequences = held_out_sequences(planner, settings.items, settings.seed)
     if not sequences:
         raise DataError(
-            f"no utterance of {recipe.path(settings.speech)} can be measured",
+            f"no utterance of {recipe.path(settings.speech)} can be measured"
+            + (f": {planner.skipped}" if planner.skipped.counts else ""),
             "measure longer utterances, or align them first",
         )
     teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
@@ -282,8 +283,7 @@ def summary(records: list[Utterance]) -> dict[str, Any]:
 def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path) -> list[dict[str, Any]]:
     """The distillation loss L of a student on every utterance of a shard directory, as Stage II's probe needs it.
 
-    One dictionary per utterance: ``key``, ``m`` (nats per text target behind speech) and ``tokens`` (how many those
-    are).
+    One dictionary per utterance: ``key``, ``m`` (nats per text target) and ``tokens`` (how many those are).
     """
     model, tokenizer = load_student(str(checkpoint_dir))
     model.to(default_device())
@@ -296,12 +296,19 @@ def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path
     ]
 
 
+def speech_identity(shards: ShardSet) -> str:
+    """A digest of a speech corpus and its word times."""
+    sidecars = [words_path(shard) for shard in shards.shards]
+    return digest_of([shards.digest, [remembered_sha256(path) for path in sidecars if path.is_file()]])
+
+
 def weights_identity(directory: Path) -> str:
-    """A digest of a saved student's weights that reads its size and the head of every weight file only."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(directory.glob("*.safetensors")):
-        with open(file, "rb") as stream:
-            head = stream.read(1 << 16)
-            stream.seek(-min(1 << 20, file.stat().st_size), 2)
-            digest.update(head + stream.read() + str(file.stat().st_size).encode())
-    return digest.hexdigest()
+    """A digest of every byte of a saved student's weights, its config and its tokenizer.
+
+    Each file is read once for every time it changes. Raises CheckpointError for a directory without weights.
+    """
+    weights = sorted(directory.glob("*.safetensors"))
+    if not weights:
+        raise CheckpointError(f"{directory} has no weights", "give a directory written by train")
+    others = [path for name in ("config.json", "tokenizer.json") if (path := directory / name).is_file()]
+    return digest_of({file.name: remembered_sha256(file) for file in [*others, *weights]})

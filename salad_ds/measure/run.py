@@ -14,6 +14,7 @@ from salad_ds.measure.divergences import Loader, measure, weights_identity
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.teacher.forward import default_device
+from salad_ds.teacher.identity import teacher_identity
 from salad_ds.train.tracking import open_tracker
 
 
@@ -26,7 +27,7 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
             model, tokenizer = build_student(recipe.model)
             return model.eval().to(default_device()), tokenizer
 
-        return "init", fresh, f"init-{recipe.digest('model')}"
+        return "init", fresh, f"init-{recipe.digest('model')}-{teacher_identity(recipe.model.llm)}"
     directory = recipe.path(checkpoint) / "model" if checkpoint in recipe.stages else Path(checkpoint)
     if not directory.is_dir():
         raise CheckpointError(

@@ -33,7 +33,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt template and where its items come from. ``version`` changes with the template."""
+    """A prompt template and where its items come from. ``version`` changes with the template.
+
+    ``before`` ends without a space: the one in front of a word belongs to that word's first token, and in training
+    speech takes the place of whole words with their tokens.
+    """
 
     name: str
     version: int
@@ -42,7 +46,7 @@ class Task:
     load: Callable[[Recipe], list[Item]]
 
     def prompt(self, item: Item) -> str:
-        return self.before + item.asked + self.after
+        return f"{self.before} {item.asked}{self.after}"
 
 
 def wordnet_definition_to_word(recipe: Recipe) -> list[Item]:
@@ -71,7 +75,7 @@ def wordnet_definition_to_word(recipe: Recipe) -> list[Item]:
 TASKS = {
     task.name: task
     for task in [
-        Task("wordnet", 1, "Definition: ", "\nWord:", wordnet_definition_to_word),
+        Task("wordnet", 2, "Definition:", "\nWord:", wordnet_definition_to_word),
     ]
 }
 

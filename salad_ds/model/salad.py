@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -78,6 +79,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _no_split_modules: list[str] = []
+    _keep_in_fp32_modules_strict = ["encoder"]  # as it was when the adapter was trained behind it
 
     def __init__(
         self, config: SaladConfig, llm: PreTrainedModel | None = None, encoder: nn.Module | None = None
@@ -226,8 +228,10 @@ AutoConfig.register("salad", SaladConfig, exist_ok=True)
 
 
 def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
-    """A saved student and its tokenizer, in eval mode; float32 without an accelerator. Raises CheckpointError for
-    anything else."""
+    """A saved student and its tokenizer, in eval mode; float32 without an accelerator.
+
+    Raises CheckpointError for anything else, such as a student that lacks some of its weights.
+    """
     try:
         config = AutoConfig.from_pretrained(directory)
         if config.model_type != "salad":
@@ -235,10 +239,14 @@ def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrai
                 f"{directory} holds a {config.model_type} model, not a SALAD student",
                 "give a directory written by train",
             )
+        if None in (config.text_config, config.encoder, config.adapter):
+            raise ValueError("its config.json names no LLM, no encoder or no adapter")
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model = SaladForConditionalGeneration.from_pretrained(directory, dtype=dtype)
+        model, loaded = SaladForConditionalGeneration.from_pretrained(directory, dtype=dtype, output_loading_info=True)
+        if absent := sorted(loaded["missing_keys"]):  # they would be random numbers
+            raise ValueError(f"it lacks {len(absent)} weights, such as {absent[0]}")
         return model.eval(), AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200] if Path(directory).is_dir() else "there is no such directory"
         raise CheckpointError(
             f"{directory} is not a saved student: {reason}",

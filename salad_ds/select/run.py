@@ -187,7 +187,8 @@ def select_and_speak(recipe: Recipe) -> None:
     if sha256_file(table) == before:
         return
     with open_tracker(recipe, "select") as tracker:
-        tracker.metrics({"clusters": len(clusters), "drawn": sum(clusters["drawn"].to_pylist()),
-                         "set_aside": sum(map(bool, clusters["set_aside"].to_pylist())), "seconds": manifest["seconds"]})
+        aside = sum(map(bool, clusters["set_aside"].to_pylist()))
+        drawn = sum(clusters["drawn"].to_pylist())
+        tracker.metrics({"clusters": len(clusters), "set_aside": aside, "drawn": drawn, "seconds": manifest["seconds"]})
         for path in sorted(table.parent.glob("*.parquet")):
             tracker.artifact(path)

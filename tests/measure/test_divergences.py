@@ -1,0 +1,310 @@
+"""M, F and L against their definition, computed naively in float64 for one utterance at a time."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from salad_ds.config import SourceConfig, SynthConfig
+from salad_ds.data.collate import Sequence
+from salad_ds.errors import CheckpointError, DataError
+from salad_ds.measure.divergences import (
+    QUANTITIES,
+    Utterance,
+    divergences,
+    held_out_sequences,
+    measure,
+    misalignment_of_shards,
+    planner_for,
+    ratio,
+    silent,
+    summary,
+    weights_identity,
+    wrong_speech,
+)
+from salad_ds.measure.run import find_student, measure_checkpoint
+from salad_ds.model.build import build_student
+from salad_ds.synth.synthesize import synthesize_shards
+from salad_ds.teacher.forward import load_teacher
+from salad_ds.teacher.live import LiveTeacher
+
+
+@pytest.fixture(scope="module")
+def teacher(decided_llm_dir):
+    return LiveTeacher(load_teacher(str(decided_llm_dir), "cpu"))
+
+
+@pytest.fixture
+def sequences(recipe, student, speech_dir):
+    planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(speech_dir))], *student)
+    return held_out_sequences(planner, 8, 0)
+
+
+class Naive:
+    """The definitions of SALAD.md, token by token, dense, float64; no batch, no padding, no packing."""
+
+    def __init__(self, student, teacher_dir) -> None:
+        self.student = copy.deepcopy(student).double()
+        self.teacher = AutoModelForCausalLM.from_pretrained(teacher_dir).double().eval()
+
+    def reading(self, llm, ids: tuple[int, ...]) -> torch.Tensor:
+        """[L, V]: log P(· | w[≤i]) at every i."""
+        return llm(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+
+    def hearing(self, sequence: Sequence, waves: list[np.ndarray]) -> dict[int, torch.Tensor]:
+        """i → [V]: log P(· | c[≤i]) wherever w[i+1] is text and i ≥ 0."""
+        spoken, parts, before, at = iter(waves), [], {}, 0
+        for piece in sequence.pieces:
+            if piece.speech:
+                wave = torch.from_numpy(next(spoken))[None]
+                part = self.student.speech_embeddings(wave, torch.tensor([wave.shape[1]]))[0]
+            else:
+                ids = torch.tensor(sequence.ids[piece.first : piece.last])
+                part = self.student.get_input_embeddings()(ids)
+                before |= {piece.first + k - 1: at + k - 1 for k in range(len(ids)) if piece.first + k > 0}
+            parts.append(part)
+            at += len(part)
+        logits = self.student.llm(inputs_embeds=torch.cat(parts)[None]).logits[0].log_softmax(-1)
+        return {i: logits[place] for i, place in before.items()}
+
+    @torch.no_grad()
+    def quantities(self, sequence: Sequence, wrong: list[np.ndarray]) -> dict[str, float]:
+        ids = sequence.ids[: sequence.pieces[-1].last]
+        q, p = self.reading(self.teacher, ids), self.reading(self.student.llm, ids)
+        heard = self.hearing(sequence, sequence.waves)
+        other = self.hearing(sequence, wrong)
+        nothing = self.hearing(sequence, [np.zeros_like(wave) for wave in sequence.waves])
+
+        def kl(a: torch.Tensor, b: torch.Tensor) -> float:
+            return float((a.exp() * (a - b)).sum())
+
+        return {
+            "tokens": len(heard),
+            "misalignment": sum(kl(p[i], heard[i]) for i in heard),
+            "misalignment_wrong_speech": sum(kl(p[i], other[i]) for i in heard),
+            "misalignment_silence": sum(kl(p[i], nothing[i]) for i in heard),
+            "forgetting": sum(kl(q[i], p[i]) for i in heard),
+            "distillation": sum(kl(q[i], heard[i]) for i in heard),
+        }
+
+
+def test_every_quantity_is_its_definition_computed_alone(student, teacher, sequences, decided_llm_dir):
+    assert len(sequences) == 5 and len({sequence.positions for sequence in sequences}) > 2
+    records = divergences(student[0], teacher, sequences, 3, "test")
+    naive = Naive(student[0], decided_llm_dir)
+    for sequence, other, record in zip(sequences, wrong_speech(sequences), records, strict=True):
+        expected = naive.quantities(sequence, other.waves)
+        assert record.key == sequence.key and record.tokens == expected.pop("tokens")
+        for name, value in expected.items():
+            assert getattr(record, name) == pytest.approx(value, rel=2e-4), name
+            assert value / record.tokens > 0.02, f"{name} is too small to say anything"
+        first = next(i for i, piece in enumerate(sequence.pieces) if piece.speech)
+        assert record.heard == sum(p.last - p.first for p in sequence.pieces[first:] if not p.speech) > 0
+
+
+def test_a_batch_gives_what_its_utterances_give(student, teacher, sequences):
+    together = divergences(student[0], teacher, sequences, 5, "test", controls=False)
+    alone = divergences(student[0], teacher, sequences, 1, "test", controls=False)
+    for a, b in zip(together, alone, strict=True):
+        assert (a.key, a.tokens, a.heard) == (b.key, b.tokens, b.heard)
+        for name in ("misalignment", "forgetting", "distillation"):
+            assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-4)
+        assert math.isnan(a.misalignment_silence) and math.isnan(a.misalignment_wrong_speech)
+
+
+def test_an_untouched_student_has_forgotten_nothing(model_config, teacher, sequences):
+    fresh, _ = build_student(model_config)
+    for record in divergences(fresh, teacher, sequences, 2, "test", controls=False):
+        assert abs(record.forgetting / record.tokens) < 1e-6
+        assert record.misalignment / record.tokens > 0.01
+        assert record.distillation == pytest.approx(record.misalignment, rel=1e-4)
+
+
+def test_controls_with_the_same_sound_measure_the_same(student, teacher, sequences):
+    """Another text with the same speech: 'wrong' is then right. A silent utterance: right is silence."""
+    one = sequences[0]
+    twin = replace(one, key="twin", ids=(*one.ids[:-1], one.ids[-1] + 1))
+    for record in divergences(student[0], teacher, [one, twin], 2, "test"):
+        assert record.misalignment_wrong_speech == record.misalignment != record.misalignment_silence
+    (record,) = divergences(student[0], teacher, [silent(one)], 1, "test")
+    assert record.misalignment_silence == record.misalignment == record.misalignment_wrong_speech
+
+
+def waves(*lengths: int, level: float) -> list[np.ndarray]:
+    return [level + np.arange(n, dtype=np.float32) / 1000 for n in lengths]
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_controls_keep_every_length(lengths):
+    given_ = [Sequence(str(i), (i,), [], waves(*row, level=i)) for i, row in enumerate(lengths)]
+    for i, (one, other) in enumerate(zip(given_, wrong_speech(given_), strict=True)):
+        assert [len(w) for w in other.waves] == [len(w) for w in one.waves]
+        assert [len(w) for w in silent(one).waves] == [len(w) for w in one.waves]
+        assert not any(w.any() for w in silent(one).waves)
+        donor = np.concatenate(given_[(i + 1) % len(given_)].waves)
+        sound = np.concatenate(other.waves)
+        assert np.array_equal(sound, np.resize(donor, len(sound)))
+        assert (other.key, other.ids, other.pieces) == (one.key, one.ids, one.pieces)
+
+
+def test_what_is_held_out_is_seeded_and_can_be_measured(recipe, student, speech_dir, sequences):
+    def chosen(items: int, seed: int) -> list[Sequence]:
+        planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(speech_dir))], *student)
+        return held_out_sequences(planner, items, seed)
+
+    assert {sequence.key for sequence in sequences} == {f"u{i}" for i in range(5)}, "the word alone has no target"
+    again = chosen(8, 0)
+    assert [s.key for s in again] == [s.key for s in sequences] and [s.pieces for s in again] == [
+        s.pieces for s in sequences
+    ]
+    assert [s.key for s in chosen(2, 0)] == [s.key for s in sequences[:2]]
+    assert any([s.key for s in chosen(8, seed)] != [s.key for s in sequences] for seed in (1, 2, 3))
+
+
+# ---- statistics
+
+
+def test_the_standard_error_is_that_of_the_bootstrap_and_of_repetition():
+    random = np.random.default_rng(0)
+
+    def sample(n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Per-utterance sums and counts: longer utterances are easier per token."""
+        counts = random.integers(5, 60, n).astype(float)
+        return counts * random.gamma(2.0, 0.1, n) * (1 + 5 / counts), counts
+
+    sums, counts = sample(300)
+    found = ratio(sums, counts)
+    assert found["mean"] == pytest.approx(sums.sum() / counts.sum())
+    draws = random.integers(0, 300, (3000, 300))
+    bootstrap = (sums[draws].sum(1) / counts[draws].sum(1)).std()
+    assert found["se"] == pytest.approx(bootstrap, rel=0.08)
+    repeated = [ratio(*sample(300)) for _ in range(800)]
+    spread = np.std([r["mean"] for r in repeated])
+    assert np.mean([r["se"] for r in repeated]) == pytest.approx(spread, rel=0.1)
+    assert math.isnan(ratio(sums[:1], counts[:1])["se"])
+
+
+def test_a_summary_divides_by_the_right_tokens_and_pairs_its_differences():
+    random = np.random.default_rng(1)
+    records = [
+        Utterance(str(i), int(n), int(n) // 2, *(n * x for x in random.uniform(0.1, 0.5, 5)))
+        for i, n in enumerate(random.integers(4, 40, 20))
+    ]
+    found = summary(records)
+    tokens, heard = sum(r.tokens for r in records), sum(r.heard for r in records)
+    assert (found["items"], found["tokens"], found["tokens_after_speech"]) == (20, tokens, heard)
+    for name in QUANTITIES:
+        assert found[name]["mean"] == pytest.approx(sum(getattr(r, name) for r in records) / tokens)
+    assert found["misalignment_after_speech"]["mean"] == pytest.approx(sum(r.misalignment for r in records) / heard)
+    gain = found["speech_gain_over_wrong"]
+    assert gain["mean"] == pytest.approx(found["misalignment_wrong_speech"]["mean"] - found["misalignment"]["mean"])
+    assert found["speech_gain_over_silence"]["mean"] == pytest.approx(
+        found["misalignment_silence"]["mean"] - found["misalignment"]["mean"]
+    )
+    shifted = [replace(r, misalignment_wrong_speech=r.misalignment + 0.3 * r.tokens) for r in records]
+    assert summary(shifted)["speech_gain_over_wrong"] == pytest.approx({"mean": 0.3, "se": 0.0}, abs=1e-9)
+
+
+# ---- the artefact
+
+
+def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe, student_dir, speech_dir, tmp_path):
+    copied, speech = tmp_path / "mine", tmp_path / "speech"
+    shutil.copytree(student_dir, copied)
+    shutil.copytree(speech_dir, speech)
+    recipe.measure.speech = str(speech)
+    path = recipe.path("measure/mine.json")
+    first = measure_checkpoint(recipe, str(copied))
+    assert json.loads(path.read_text()) == json.loads(json.dumps(first))
+    assert first["schema"] == 1 and first["items"] == len(first["utterances"]) == 5
+    assert first["misalignment"]["mean"] > 0 and first["forgetting"]["mean"] > 0 and first["misalignment"]["se"] > 0
+
+    def measured_again() -> bool:
+        before = path.stat().st_mtime_ns
+        measure_checkpoint(recipe, str(copied))
+        return path.stat().st_mtime_ns != before
+
+    assert not measured_again()
+    flip(copied / "model.safetensors", (copied / "model.safetensors").stat().st_size // 2)
+    assert measured_again() and not measured_again()
+    recipe.measure.items = 3
+    assert measured_again() and not measured_again()
+    shutil.rmtree(speech)
+    texts = [("v0", "every window of the old house looked out over a garden full of roses", {})]
+    synthesize_shards(texts, speech, SynthConfig(workers=1), made_from={}, quiet=True)
+    assert measured_again() and not measured_again()
+    sidecar = speech / "000000.words.jsonl"
+    head, row = sidecar.read_text().splitlines()
+    later = [[start + 0.05, end + 0.05, score] for start, end, score in json.loads(row)["words"]]
+    sidecar.write_text(head + "\n" + json.dumps({"key": "v0", "words": later}) + "\n")
+    assert measured_again() and not measured_again()
+
+
+def flip(file, place: int) -> None:
+    """Change the lowest bit of one byte."""
+    with open(file, "r+b") as stream:
+        stream.seek(place)
+        byte = stream.read(1)[0]
+        stream.seek(place)
+        stream.write(bytes([byte ^ 1]))
+
+
+def test_the_identity_of_weights_is_that_of_every_byte(student_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALAD_DS_HOME", str(tmp_path / "home"))
+    copied = tmp_path / "mine"
+    shutil.copytree(student_dir, copied)
+    weights = copied / "model.safetensors"
+    size = weights.stat().st_size
+    assert weights_identity(copied) == weights_identity(student_dir)
+    for place in (9, (1 << 16) + 1, size // 2, size - (1 << 20) - 1, size - 1):
+        flip(weights, place)
+        assert weights_identity(copied) != weights_identity(student_dir), place
+        flip(weights, place)
+    assert weights_identity(copied) == weights_identity(student_dir)
+    settings_ = json.loads((copied / "config.json").read_text())
+    settings_["adapter"]["stack"] = 2
+    (copied / "config.json").write_text(json.dumps(settings_))
+    assert weights_identity(copied) != weights_identity(student_dir)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        weights_identity(copied)
+
+
+def test_a_student_before_training_is_that_of_its_llm(recipe, decided_llm_dir, tmp_path):
+    copied = tmp_path / "llm"
+    shutil.copytree(decided_llm_dir, copied)
+    recipe.model = replace(recipe.model, llm=str(copied))
+    name, _, identity = find_student(recipe, "init")
+    assert name == "init" and find_student(recipe, "init")[2] == identity
+    flip(copied / "model.safetensors", (copied / "model.safetensors").stat().st_size // 2)
+    assert find_student(recipe, "init")[2] != identity
+
+
+def test_what_the_probe_asks_for_is_the_distillation_loss(recipe, student_dir, speech_dir, student, teacher, sequences):
+    found = {row["key"]: row for row in misalignment_of_shards(recipe, student_dir, speech_dir)}
+    records = divergences(student[0], teacher, sequences, 2, "test", controls=False)
+    assert found.keys() == {record.key for record in records}
+    for record in records:
+        assert found[record.key]["tokens"] == record.tokens
+        assert found[record.key]["m"] == pytest.approx(record.distillation / record.tokens, rel=1e-5)
+
+
+def test_what_cannot_be_measured_is_named(recipe, student, tmp_path):
+    with pytest.raises(CheckpointError, match="there is no student in .*nowhere"):
+        find_student(recipe, str(tmp_path / "nowhere"))
+    recipe.measure.speech = str(tmp_path / "short")
+    synthesize_shards([("s", "stop", {})], tmp_path / "short", SynthConfig(workers=1), made_from={}, quiet=True)
+    with pytest.raises(DataError, match="no utterance of .*short can be measured"):
+        measure(recipe, "x", lambda: student, "x")
+    assert not recipe.path("measure/x.json").exists()
