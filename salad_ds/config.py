@@ -332,9 +332,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise RecipeError(f"{path}: {error.full_key!r} has no value", "set it in the recipe") from None
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise RecipeError(
-            f"{path}: {error.full_key}: {reason}", "see the key's documentation in salad_ds/config.py"
-        ) from None
+        named = f"{error.full_key}: " if error.full_key else ""
+        raise RecipeError(f"{path}: {named}{reason}", "see the key's documentation in salad_ds/config.py") from None
     except Exception as error:  # YAML's own errors have no common base we want to depend on
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}", "mend the file") from None
     assert isinstance(recipe, Recipe)
@@ -357,11 +356,37 @@ def known_keys(settings: type = Recipe, prefix: str = "") -> list[str]:
 def suggestion(key: str) -> str:
     bare = re.sub(r"\[\d+\]", "", key)
     bare = re.sub(r"^stages\.\w+\.", "stages.", bare)
-    near = difflib.get_close_matches(bare, known_keys(), n=1, cutoff=0.5)
+    known = known_keys()
+    near = difflib.get_close_matches(bare, known, n=1, cutoff=0.5)
+    if not near and "." not in bare:  # of an item of a list, omegaconf names the last part alone
+        last = [name.rsplit(".", 1)[1] for name in known if name.startswith(("corpora.", "stages.sources."))]
+        near = difflib.get_close_matches(bare, last, n=1, cutoff=0.5)
     stage = re.match(r"stages\.\w+\.", key)
     if near and stage:
         near = [near[0].replace("stages.", stage.group(0), 1)]
     return f"did you mean {near[0]!r}?" if near else "see salad_ds/config.py for the keys"
+
+
+AT_LEAST_ONE = {
+    "layers", "width", "mlp", "heads", "kv_heads", "stack", "context", "samples_per_shard", "steps", "ranks",
+    "micro_batch", "global_batch", "checkpoint_every", "keep", "log_every", "batch", "batch_tokens", "top_k",
+    "clusters", "probe_items",
+}  # fmt: skip
+"""Numbers below 1 make no sense here; every other number but a seed must not be negative."""
+
+
+def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
+    """(dotted key, least value, value) of every number of the settings."""
+    found = []
+    for item in dataclasses.fields(settings):
+        value, key = getattr(settings, item.name), prefix + item.name
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for name, entry in [*inner, (None, value)]:
+            if dataclasses.is_dataclass(entry):
+                found += bounded(entry, f"{key}." if name is None else f"{key}.{name}.")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and item.name != "seed":
+            found.append((key, 1 if item.name in AT_LEAST_ONE else 0, value))
+    return found
 
 
 def check(recipe: Recipe, path: Path) -> None:
@@ -390,11 +415,11 @@ def check(recipe: Recipe, path: Path) -> None:
         f"is {recipe.select.policy!r}, not active or uniform",
     )
     refuse(recipe.model.dtype not in ("float32", "bfloat16"), "model.dtype", f"is {recipe.model.dtype!r}")
-    refuse(
-        recipe.model.adapter.width % recipe.model.adapter.heads != 0,
-        "model.adapter.width",
-        "must be a multiple of heads",
-    )
+    for key, least, value in bounded(recipe):
+        refuse(value < least, key, f"is {value}, must be at least {least}")
+    adapter = recipe.model.adapter
+    refuse(adapter.width % adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
+    refuse(adapter.heads % adapter.kv_heads != 0, "model.adapter.heads", "must be a multiple of kv_heads")
     for corpus in recipe.corpora:
         refuse(
             corpus.split not in ("all", "train", "test"),
@@ -404,7 +429,12 @@ def check(recipe: Recipe, path: Path) -> None:
     for name, stage in recipe.stages.items():
         key = f"stages.{name}"
         refuse(not 0 <= stage.alpha <= 1, f"{key}.alpha", f"is {stage.alpha}, not between 0 and 1")
-        refuse(stage.steps < 1, f"{key}.steps", "must be at least 1")
+        refuse(
+            len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas),
+            f"{key}.betas",
+            f"must be two numbers in [0, 1), not {stage.betas}",
+        )
+        refuse(not 0 <= stage.decay_share <= 1, f"{key}.decay_share", f"is {stage.decay_share}, not between 0 and 1")
         refuse(
             stage.global_batch % (stage.micro_batch * stage.ranks) != 0,
             f"{key}.global_batch",
@@ -415,4 +445,3 @@ def check(recipe: Recipe, path: Path) -> None:
             refuse(
                 source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text"
             )
-            refuse(source.weight < 0, f"{key}.sources", "has a negative weight")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def prepare_environment() -> None:
     """How this process and its children should behave on a machine without an accelerator."""
-    if any(Path("/dev").glob("nvidia[0-9]*")):
+    if any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or Path("/dev/kfd").exists():
         return
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed says what it found, each time, unless it is told
     # OpenMP threads spin while they wait; with more processes than cores that cost a factor of up to 20 here.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def sole_writer(directory: str | Path, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the lock of ``directory`` (the kernel lets go of it when the process dies); yields whether it was free.
+
+    Waits up to ``patience`` seconds for another writer to end.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience
+    with open(Path(directory) / ".lock", "w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(0.2)
+                    continue
+                yield False
+            else:
+                yield True
+            return
 
 
 def sync_directory(path: str | Path) -> None:

@@ -7,8 +7,10 @@ this process. ``run.json`` keeps how long each took.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,6 +133,8 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
     command = [
         sys.executable,
         str(launcher),
+        "--hostfile",
+        os.devnull,  # a hostfile in DeepSpeed's default place must not take this run elsewhere
         "--num_gpus",
         str(recipe.stages[stage].ranks),
         "--master_port",
@@ -153,12 +157,18 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         environment["DS_ACCELERATOR"] = "cpu"
     if recipe.threads:
         environment["OMP_NUM_THREADS"] = str(recipe.threads)
-    done = subprocess.run(command, env=environment, check=False)
+    done = subprocess.run(command, env=environment, check=False, preexec_fn=die_with_parent)
     if done.returncode:
         raise SaladError(
             f"training of {stage} ended with exit code {done.returncode}",
             "see its last lines above; the same command goes on from the newest checkpoint",
         )
+
+
+def die_with_parent() -> None:
+    """In the child: ask Linux for SIGTERM when the parent dies, even by SIGKILL. The launcher then ends its ranks."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class Journal:

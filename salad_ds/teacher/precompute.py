@@ -14,7 +14,6 @@ What a record holds does not depend on its batch: the draws are keyed by the tex
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from transformers import AutoConfig
 
 from salad_ds.config import Recipe
 from salad_ds.errors import AssetError, RecipeError, StoreError
+from salad_ds.files import sole_writer
 from salad_ds.progress import Progress, clock
 from salad_ds.teacher.forward import TeacherForward, default_device, load_teacher, load_tokenizer
 from salad_ds.teacher.identity import model_directory, teacher_identity
@@ -227,12 +227,9 @@ def check_tokenizer(reference: str, identity: str) -> None:
 @contextlib.contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
     """Be the only run that writes to a store, and sweep up what a killed one left half written."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another precompute run is writing to {directory}", "wait for it to end") from None
+    with sole_writer(directory) as free:
+        if not free:
+            raise StoreError(f"another precompute run is writing to {directory}", "wait for it to end")
         for part in directory.glob(".*.part"):
             part.unlink(missing_ok=True)
         yield

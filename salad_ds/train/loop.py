@@ -26,8 +26,8 @@ from salad_ds.data.collate import MicroBatch
 from salad_ds.data.plan import Planner
 from salad_ds.data.shards import ShardSet
 from salad_ds.data.stream import LaneState, Stream, StreamState
-from salad_ds.errors import RecipeError, SaladError
-from salad_ds.files import digest_of, read_json, write_json
+from salad_ds.errors import CheckpointError, RecipeError, SaladError
+from salad_ds.files import digest_of, read_json, sole_writer, write_json
 from salad_ds.model.build import build_student, load_tokenizer
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
@@ -39,6 +39,10 @@ from salad_ds.train.tracking import open_tracker
 
 BOOKKEEPING = {"keep", "checkpoint_every", "log_every", "deepspeed", "ranks", "micro_batch"}
 """Settings of a stage that leave its result as it is: they may change between a stop and a resume."""
+
+
+PATIENCE = 60.0
+"""Seconds that a job waits for one that was killed to let go of its stage."""
 
 
 def stage_digest(recipe: Recipe, name: str) -> str:
@@ -84,6 +88,22 @@ def train(recipe: Recipe, name: str) -> Path:
     if already_done(out, digest):
         say(f"{name}: done before, {out / 'model'}")
         return out / "model"
+    with contextlib.ExitStack() as stack:
+        alone = [rank != 0 or stack.enter_context(sole_writer(out, PATIENCE))]
+        dist.broadcast_object_list(alone, src=0)
+        if not alone[0]:
+            raise CheckpointError(f"another job is training {name} in {out}", "wait for it, or end it")
+        run_stage(recipe, name, config, digest, device)
+    dist.barrier()
+    dist.destroy_process_group()
+    return out / "model"
+
+
+def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, device: torch.device) -> None:
+    """From the newest checkpoint, or the beginning, to the saved student."""
+    stage, out = recipe.stages[name], recipe.path(name)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    say = print if rank == 0 else _silent
     found = checkpoint.newest(out / "checkpoints", digest, say)
     teacher = open_teacher(recipe, load_tokenizer(recipe.model), device)
 
@@ -114,17 +134,15 @@ def train(recipe: Recipe, name: str) -> Path:
                 if step % stage.checkpoint_every == 0 or step == stage.steps:
                     position = gather_states(states, ranks)
                     checkpoint.save(engine, out / "checkpoints", step, digest, position, stage.keep)
-        skipped = planner.skipped
-        if skipped.counts:
-            say(f"{name}: skipped on this rank: {dict(skipped.counts)}, for example {skipped.examples}")
         export_student(engine, encoder, tokenizer, out / "model")
-        if rank == 0:
-            done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": dict(skipped.counts)}
-            write_json(out / "done.json", done)
-            say(f"{name}: student in {out / 'model'}")
-    dist.barrier()
-    dist.destroy_process_group()
-    return out / "model"
+    skipped = planner.skipped
+    if skipped.counts:
+        say(f"{name}: skipped on this rank: {skipped}")
+    if rank == 0:
+        counts = dict(skipped.counts)
+        done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": counts}
+        write_json(out / "done.json", done)
+        say(f"{name}: student in {out / 'model'}")
 
 
 def run_steps(step_of: Stepper, stream: Stream, count: int) -> Iterator[tuple[dict[str, float], list[LaneState]]]:
