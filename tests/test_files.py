@@ -38,8 +38,11 @@ def test_digests_depend_on_content_only(tmp_path):
 
 
 def test_one_writer_at_a_time_and_a_killed_one_lets_go(tmp_path):
-    code = f"import time; from salad_ds.files import sole_writer\nwith sole_writer({str(tmp_path)!r}): print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    code = (
+        "import sys, time; from salad_ds.files import sole_writer\n"
+        "with sole_writer(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with sole_writer(tmp_path) as free:
         assert not free
