@@ -66,8 +66,11 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
         if path.suffix.lower() in (".csv", ".tsv"):
             rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
                                   quoting=csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL)
-            for row in rows:
-                yield rows.line_num, {key: value for key, value in row.items() if key}
+            try:
+                for row in rows:
+                    yield rows.line_num, {key: value for key, value in row.items() if key}
+            except csv.Error as error:  # such as a quote that is never closed: what follows cannot be trusted
+                raise DataError(f"{path}, after line {rows.line_num}: {error}", "mend the manifest") from None
             return
         for number, line in enumerate(file, 1):
             if line.strip():

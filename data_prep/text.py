@@ -69,14 +69,19 @@ def texts(writer: ShardWriter, root: Path, files: list[Path]) -> Iterator[tuple[
 
 def records(path: Path) -> Iterator[tuple[int, Any]]:
     if path.suffix == ".parquet":
+        import pyarrow
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetFile(path) as table:
-            columns = [name for name in ("id", "text") if name in table.schema_arrow.names]
-            number = 0
-            for batch in table.iter_batches(batch_size=1024, columns=columns):
-                for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  # counts on over batches
-                    yield number, row
+        try:
+            with parquet.ParquetFile(path) as table:
+                columns = [name for name in ("id", "text") if name in table.schema_arrow.names]
+                number = 0
+                for batch in table.iter_batches(batch_size=1024, columns=columns):
+                    for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  # on over batches
+                        yield number, row
+        except (pyarrow.ArrowException, OSError) as error:  # a bad page is an OSError
+            raise DataError(f"{path} does not read as Parquet ({str(error).splitlines()[0][:160]})",
+                            "replace or remove the file") from None
         return
     with open(path, encoding="utf-8", errors="replace") as file:
         if path.suffix == ".jsonl":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class EncoderConfig:
 
 @dataclass
 class AdapterConfig:
-    """The causal transformer between encoder and LLM (SALAD.md, 'The model'). The defaults are the paper's."""
+    """The causal transformer between encoder and LLM (SALAD, arXiv 2510.13632, 'The model'), by default the paper's."""
 
     layers: int = 12
     width: int = 960
@@ -54,7 +55,7 @@ class ModelConfig:
     dtype: str = "float32"
     """``float32`` or ``bfloat16``. On CPU always float32: bfloat16 is 20-100 times slower there."""
     attention: str = "sdpa"
-    """Attention of the LLM and the adapter: ``sdpa`` or ``eager``."""
+    """Attention of the LLM and the adapter: ``sdpa``, ``eager``, or ``flash_attention_2`` (a GPU with its package)."""
     gradient_checkpointing: bool = False
     """Recompute the LLM's activations in backward."""
     seed: int = 0
@@ -67,7 +68,7 @@ class CorpusConfig:
 
     kind: str = MISSING
     """A file of data_prep/: ``asterisk``, ``manifest`` (speech); ``wordnet``, ``text`` (text)."""
-    source: str = ""
+    source: str = MISSING
     """Where the corpus lies: a directory or file, or ``packaged:<asset>``."""
     out: str = MISSING
     """Directory of shards, relative to ``workdir``."""
@@ -85,10 +86,12 @@ class AlignConfig:
     """Word times for the speech shards."""
 
     engine: str = "pocketsphinx"
+    """``pocketsphinx``."""
     workers: int = 0
     """Processes; 0 for one per core."""
-    min_score: float = 0.0
-    """Utterances whose mean word score is lower are dropped and counted. Scores lie in [0, 1]."""
+    min_score: float = 0.1
+    """Utterances whose mean word score is lower are dropped and counted: most likely another text is spoken. Scores lie
+    in [0, 1]; 0 keeps all that align."""
     max_seconds: float = 40.0
     """Longer utterances are dropped and counted."""
 
@@ -142,11 +145,11 @@ class TeacherConfig:
 
 @dataclass
 class TrainConfig:
-    """One training stage (SALAD.md, 'Training'). The defaults are the paper's Stage I for a 3B LLM."""
+    """One training stage (SALAD (arXiv 2510.13632), 'Training'). The defaults are the paper's Stage I for a 3B LLM."""
 
     sources: list[SourceConfig] = MISSING
     init_from: str | None = None
-    """A stage of this recipe (``init``, ``stage1``) or the directory of a saved student to start from; by default a
+    """An earlier stage of this recipe (``stage1``), or the directory of a saved student, to start from; by default a
     fresh one."""
     steps: int = 24000
     ranks: int = 1
@@ -227,14 +230,14 @@ class EvaluateConfig:
 
 @dataclass
 class SelectConfig:
-    """Active selection of texts to be synthesised (SALAD.md, 'Stage II')."""
+    """Active selection of texts to be synthesised (SALAD (arXiv 2510.13632), 'Stage II')."""
 
     text: str = ""
     """Directory of broad-domain text shards, relative to ``workdir``."""
     out: str = "stage2"
     """Directory of the tables and of the selected speech, relative to ``workdir``."""
     checkpoint: str = "stage1"
-    """The student whose misalignment is probed."""
+    """The student whose misalignment is probed: a stage of this recipe, or a directory."""
     embedder: str = "packaged:minilm"
     """A sentence-transformers directory or hub name, or ``packaged:minilm``."""
     clusters: int = 128
@@ -389,32 +392,51 @@ def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
     return found
 
 
+CHOICES = (
+    ("model", "dtype", ["float32", "bfloat16"]),
+    ("model", "attention", ["sdpa", "eager", "flash_attention_2"]),
+    ("model.encoder", "kind", ["mimi", "whisper", "hf"]),
+    ("align", "engine", ["pocketsphinx"]),
+    ("teacher", "mode", ["store", "live"]),
+    ("synth", "engine", ["hibari", "espeak"]),
+    ("select", "policy", ["active", "uniform"]),
+)
+"""(section, field, values it may have)."""
+
+
+def not_a_start(recipe: Recipe, init_from: str | None, earlier: list[str]) -> tuple[str, str] | None:
+    """What is wrong with ``init_from`` of a stage behind the stages ``earlier``, and how to mend it; None if nothing
+    is."""
+    if init_from is None or init_from in earlier:
+        return None
+    if init_from in recipe.stages:
+        return "a stage that does not come before it", "name an earlier stage, or the directory of a saved student"
+    if init_from in ("", "init"):
+        return "which is neither a stage nor a directory", "remove it: without it a stage starts from a fresh student"
+    if (recipe.path(init_from) / "model").is_dir() or Path(init_from).is_dir():
+        return None
+    return "which is neither an earlier stage nor a directory", (
+        f"name one of {', '.join(earlier)}, or the directory of a saved student" if earlier
+        else "give the directory of a saved student, or remove it: without it a stage starts from a fresh student"
+    )  # fmt: skip
+
+
 def check(recipe: Recipe, path: Path) -> None:
     """Refuse contradictions that types cannot express."""
 
-    def refuse(condition: bool, key: str, why: str) -> None:
+    def refuse(condition: bool, key: str, why: str, mend: str = "mend the recipe or the override") -> None:
         if condition:
-            raise RecipeError(f"{path}: {key} {why}", "mend the recipe or the override")
+            raise RecipeError(f"{path}: {key} {why}", mend)
 
     for name in ("text_words", "speech_words"):
         span = getattr(recipe.data, name)
         refuse(
             len(span) != 2 or not 1 <= span[0] <= span[1], f"data.{name}", f"must be [shortest, longest], not {span}"
         )
-    refuse(
-        recipe.teacher.mode not in ("store", "live"), "teacher.mode", f"is {recipe.teacher.mode!r}, not store or live"
-    )
-    refuse(
-        recipe.model.encoder.kind not in ("mimi", "whisper", "hf"),
-        "model.encoder.kind",
-        f"is {recipe.model.encoder.kind!r}, not mimi, whisper or hf",
-    )
-    refuse(
-        recipe.select.policy not in ("active", "uniform"),
-        "select.policy",
-        f"is {recipe.select.policy!r}, not active or uniform",
-    )
-    refuse(recipe.model.dtype not in ("float32", "bfloat16"), "model.dtype", f"is {recipe.model.dtype!r}")
+    for section, name, choices in CHOICES:
+        value = getattr(operator.attrgetter(section)(recipe), name)
+        listed = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+        refuse(value not in choices, f"{section}.{name}", f"is {value!r}, not {listed}")
     for key, least, value in bounded(recipe):
         refuse(value < least, key, f"is {value}, must be at least {least}")
     adapter = recipe.model.adapter
@@ -426,8 +448,12 @@ def check(recipe: Recipe, path: Path) -> None:
             "corpora",
             f"has split {corpus.split!r}, not all, train or test",
         )
+    earlier: list[str] = []
     for name, stage in recipe.stages.items():
         key = f"stages.{name}"
+        if why := not_a_start(recipe, stage.init_from, earlier):
+            refuse(True, f"{key}.init_from", f"is {stage.init_from!r}, {why[0]}", why[1])
+        earlier.append(name)
         refuse(not 0 <= stage.alpha <= 1, f"{key}.alpha", f"is {stage.alpha}, not between 0 and 1")
         refuse(
             len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas),
@@ -441,7 +467,15 @@ def check(recipe: Recipe, path: Path) -> None:
             f"{stage.global_batch} is not a multiple of micro_batch × ranks = {stage.micro_batch * stage.ranks}",
         )
         refuse(not stage.sources, f"{key}.sources", "is empty")
+        refuse(not sum(source.weight for source in stage.sources) > 0, f"{key}.sources", "has weights that sum to 0")
         for source in stage.sources:
             refuse(
                 source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text"
             )
+    chosen = recipe.select.checkpoint
+    refuse(
+        bool(recipe.select.text) and chosen not in recipe.stages and not (chosen and recipe.path(chosen).is_dir()),
+        "select.checkpoint",
+        f"is {chosen!r}, which is neither a stage of the recipe nor a directory",
+        f"name one of {', '.join(recipe.stages) or 'the stages'}, or the directory of a saved student",
+    )

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from salad_ds.environment import cores
+
 OK, NOTE, FAULT = "ok", "--", "!!"
 """Works; absent but only some uses need it; needed and missing."""
 
@@ -85,10 +87,9 @@ def python() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     little = memory < 8e9
-    yield Finding(NOTE if little else OK, "machine", f"{platform.system()} {platform.machine()}, {cores} cores, "
+    yield Finding(NOTE if little else OK, "machine", f"{platform.system()} {platform.machine()}, {cores()} cores, "
                   f"{gigabytes(memory)} of memory", "the demo wants 8 GB of memory" if little else "")
     shared = Path("/dev/shm")
     if shared.is_dir() and shutil.disk_usage(shared).total < 1e9:

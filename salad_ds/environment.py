@@ -1,10 +1,19 @@
-"""The process environment, set before torch and its friends are imported. What the user has set is left alone."""
+"""The process environment: the cores there are, and what is set before torch and its friends are imported.
+
+What the user has set is left alone.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 import warnings
 from pathlib import Path
+
+PARENT = "SALAD_DS_PARENT"
+"""Process id of the ``salad-ds run`` that launched this rank."""
 
 
 def prepare_environment() -> None:
@@ -14,6 +23,11 @@ def prepare_environment() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed says what it found, each time, unless it is told
     # OpenMP threads spin while they wait; with more processes than cores that cost a factor of up to 20 here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def cores() -> int:
+    """CPU cores that this process may use: on a shared node fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hush() -> None:
@@ -26,3 +40,28 @@ def hush() -> None:
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end_with_parent() -> None:
+    """Where ``PARENT`` names a process, end this one within a second of that one's end, even by SIGKILL.
+
+    DeepSpeed's launcher does not: its ranks would train on, alone, beside the job that the user starts next.
+    """
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while Path(f"/proc/{parent}").exists():
+            time.sleep(0.5)
+        os._exit(1)
+
+    if Path("/proc/self").exists():
+        threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -60,6 +60,13 @@ def sole_writer(directory: str | Path, patience: float = 0.0) -> Iterator[bool]:
             return
 
 
+def sync_file(path: str | Path) -> int:
+    """Make a file's content durable; returns its size in bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
 def sync_directory(path: str | Path) -> None:
     """Make renames inside ``path`` durable (a no-op where the file system refuses)."""
     fd = os.open(path, os.O_RDONLY)

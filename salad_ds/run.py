@@ -7,10 +7,8 @@ this process. ``run.json`` keeps how long each took.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from salad_ds.config import Recipe
+from salad_ds.environment import PARENT, free_port
 from salad_ds.errors import SaladError
 from salad_ds.files import read_json, write_json
 from salad_ds.progress import clock
-from salad_ds.train.engine import free_port
 
 IDLE = 5.0
 """Seconds: a station that was done before takes less."""
@@ -151,24 +149,19 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         stage,
     ]
     environment = dict(os.environ, PATH=f"{launcher.parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    environment[PARENT] = str(os.getpid())
     import torch
 
     if not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
     if recipe.threads:
         environment["OMP_NUM_THREADS"] = str(recipe.threads)
-    done = subprocess.run(command, env=environment, check=False, preexec_fn=die_with_parent)
+    done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise SaladError(
             f"training of {stage} ended with exit code {done.returncode}",
             "see its last lines above; the same command goes on from the newest checkpoint",
         )
-
-
-def die_with_parent() -> None:
-    """In the child: ask Linux for SIGTERM when the parent dies, even by SIGKILL. The launcher then ends its ranks."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class Journal:

@@ -76,6 +76,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, start: int, max_toke
     A text is cut here and nowhere else, with ``max_tokens = data.context`` in every station, so that its key is the
     same for the one that writes a teacher record and the one that looks it up.
 
+    What looks like a control token (``<|im_end|>``) is read as the characters it is: a corpus does not speak to the
+    LLM. A prompt may: what a user writes to a student (model/processing.py) keeps its control tokens.
+
     Raises DataError for an empty text, RecipeError for a tokenizer without character offsets.
     """
     words = split_words(text)
@@ -83,7 +86,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, start: int, max_toke
         raise DataError("the text is empty", "remove the sample")
     if not getattr(tokenizer, "is_fast", False):
         raise RecipeError(f"{type(tokenizer).__name__} gives no character offsets", "use the fast tokenizer")
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     begins = [begin for begin, _ in words]
     ids, first = [start], [-1] * len(words)
     for token, (begin, end) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):

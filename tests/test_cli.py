@@ -71,7 +71,7 @@ def test_wrong_usage_is_2(capsys):
         (("prepare", "nowhere.yaml"), "recipe nowhere.yaml does not exist", "demo.yaml"),
         (("align", DEMO, "align.engin=x"), "unknown key 'align.engin'", "did you mean 'align.engine'?"),
         (("train", DEMO, "stages.stage1.steps=many"), "stages.stage1.steps", "config.py"),
-        (("prepare", DEMO, "corpora=[{kind: asterix, out: x}]"), "'asterix'", "did you mean 'asterisk'?"),
+        (("prepare", DEMO, "corpora=[{kind: asterix, source: s, out: x}]"), "'asterix'", "did you mean 'asterisk'?"),
         (("generate", "--checkpoint", "nowhere", "--text", "x"), "nowhere", ""),
     ],
 )

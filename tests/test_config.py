@@ -150,6 +150,9 @@ def test_what_must_be_given_is_named(tmp_path, key):
         (["teacher.mode=both"], "teacher.mode is 'both', not store or live"),
         (["model.encoder.kind=wav2vec"], "model.encoder.kind is 'wav2vec'"),
         (["model.dtype=float16"], "model.dtype is 'float16'"),
+        (["model.attention=flash"], "model.attention is 'flash', not sdpa, eager or flash_attention_2"),
+        (["synth.engine=kokoro"], "synth.engine is 'kokoro', not hibari or espeak"),
+        (["align.engine=mfa"], "align.engine is 'mfa', not pocketsphinx"),
         (["model.adapter.heads=7"], "model.adapter.width must be a multiple of heads"),
         (["select.policy=greedy"], "select.policy is 'greedy'"),
         (["stages.stage1.alpha=1.5"], "stages.stage1.alpha is 1.5"),
@@ -162,17 +165,71 @@ def test_what_must_be_given_is_named(tmp_path, key):
         (["model.adapter.heads=0"], "model.adapter.heads is 0, must be at least 1"),
         (["model.adapter.kv_heads=4"], "model.adapter.heads must be a multiple of kv_heads"),
         (["data.context=-5"], "data.context is -5, must be at least 1"),
-        (["corpora=[{kind: text, out: x, limit: -1}]"], "corpora.0.limit is -1, must be at least 0"),
+        (["corpora=[{kind: text, source: s, out: x, limit: -1}]"], "corpora.0.limit is -1, must be at least 0"),
         (["model=3"], "int is not a subclass of ModelConfig"),
         (["stages.stage1.sources=[]"], "stages.stage1.sources is empty"),
         (["stages.stage1.sources=[{kind: video, path: x}]"], "stages.stage1.sources has kind 'video'"),
         (["stages.stage1.sources=[{kind: text, path: x, weight: -1}]"], "stages.stage1.sources.0.weight is -1.0"),
+        (["corpora=[{kind: text, out: x}]"], "source' has no value"),
+        (
+            ["stages.stage1.sources=[{kind: text, path: a, weight: 0}, {kind: text, path: b, weight: 0}]"],
+            "stages.stage1.sources has weights that sum to 0",
+        ),
+        (["select.text=t", "select.checkpoint=stage9"], "select.checkpoint is 'stage9', which is neither a stage"),
+        (["select.text=t", "select.checkpoint=''"], "select.checkpoint is '', which is neither a stage"),
         (["stages.stage1.micro_batch=3", "stages.stage1.ranks=5"], "global_batch 512 is not a multiple of micro_batch"),
-        (["corpora=[{kind: text, out: x, split: dev}]"], "corpora has split 'dev'"),
+        (["corpora=[{kind: text, source: s, out: x, split: dev}]"], "corpora has split 'dev'"),
     ],
 )
 def test_contradictions_are_refused_before_anything_runs(minimal, overrides, told):
     assert told in refusal(minimal, *overrides).what
+
+
+@pytest.mark.parametrize(
+    ("start", "told", "mend"),
+    [
+        ("init", "neither a stage nor a directory", "remove it"),
+        ("''", "neither a stage nor a directory", "remove it"),
+        ("stage1", "a stage that does not come before it", "an earlier stage"),
+        ("stage2", "a stage that does not come before it", "an earlier stage"),
+        ("stage9", "neither an earlier stage nor a directory", "or remove it"),
+    ],
+)
+def test_a_stage_starts_from_an_earlier_one_or_a_directory(minimal, start, told, mend):
+    second = "stages.stage2.sources=[{kind: text, path: text}]"
+    error = refusal(minimal, f"stages.stage1.init_from={start}", second)
+    assert f"stages.stage1.init_from is {start.strip(chr(39))!r}" in error.what
+    assert told in error.what and mend in error.mend
+
+
+def test_what_a_stage_may_start_from(minimal, tmp_path, monkeypatch):
+    second = "stages.stage2.sources=[{kind: text, path: text}]"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work/other/model").mkdir(parents=True)
+    for start in ("null", "stage1", str(tmp_path), "work/other/model", "other"):
+        found = load_recipe(minimal, [f"workdir={tmp_path}/work", second, f"stages.stage2.init_from={start}"])
+        assert found.stages["stage2"].init_from == (None if start == "null" else start)
+    assert "name one of stage1" in refusal(minimal, second, "stages.stage2.init_from=another").mend
+
+
+def test_what_may_be_probed(minimal, tmp_path):
+    (tmp_path / "work/other").mkdir(parents=True)
+    for chosen in ("stage1", "other", str(tmp_path)):
+        load_recipe(minimal, [f"workdir={tmp_path}/work", "select.text=t", f"select.checkpoint={chosen}"])
+    load_recipe(minimal, ["select.checkpoint=stage9"])  # nothing is selected
+
+
+def test_the_engines_of_a_recipe_are_those_there_are():
+    from salad_ds.align.run import ENGINES as ALIGNERS
+    from salad_ds.synth.engine import ENGINES as SPEAKERS
+
+    choices = {f"{section}.{name}": values for section, name, values in config.CHOICES}
+    assert choices["align.engine"] == list(ALIGNERS) and choices["synth.engine"] == list(SPEAKERS)
+
+
+def test_an_aligned_transcript_must_fit_its_sound():
+    """Human speech scores 0.19 and more, another text 0.08 and less: align/pocketsphinx_engine.py."""
+    assert config.AlignConfig().min_score == load_recipe(DEMO).align.min_score == 0.1
 
 
 def test_an_override_without_equals_sign(minimal):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,25 @@ def test_nothing_that_lies_beside_the_code_is_left_behind(installed):
         for path in (REPOSITORY / room).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert (installed / path.relative_to(REPOSITORY)).is_file(), f"{path} is not in the wheel"
+
+
+def test_what_is_imported_is_declared():
+    """Every package that the code imports is a requirement of ours, not only somebody else's."""
+    lists = [(REPOSITORY / name).read_text() for name in ("setup.py", "salad_ds/assets/requirements.txt")]
+    named = re.findall(r'^(?: {4}")?([A-Za-z][\w-]*)[><=]', "\n".join(lists), re.MULTILINE)
+    declared = {name.lower().replace("-", "_") for name in named}
+    owners = metadata.packages_distributions()
+    own = {"salad_ds", "data_prep", "ds_configs"} | sys.stdlib_module_names
+    undeclared = {}
+    for path in (path for room in ("salad_ds", "data_prep") for path in (REPOSITORY / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+                [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for module in {name.split(".")[0] for name in names} - own:
+                packages = {name.lower().replace("-", "_") for name in owners.get(module, [module])}
+                if not packages & declared:
+                    undeclared.setdefault(module, path.name)
+    assert not undeclared
 
 
 def test_an_installed_recipe_finds_what_it_names(installed, tmp_path):

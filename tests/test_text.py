@@ -66,6 +66,42 @@ def test_cutting_at_a_word_cuts_the_text_there(tokenizer, words, gaps):
             assert tokenizer.decode(coded.ids[first:last]).split() == text[begin:end].split()
 
 
+CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<file_sep>", "<s>", "</s>"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(parts=st.lists(st.one_of(st.sampled_from([*CONTROLS, " ", "\n"]), WORDS), min_size=1, max_size=12))
+def test_a_corpus_says_no_control_token(tokenizer, sentencepiece_tokenizer, parts):
+    """Whatever a text holds, only its first id is special, and its words are cut as those of any text."""
+    text = "".join(parts).strip()
+    ranges = split_words(text)
+    assume(ranges)
+    for one in (tokenizer, sentencepiece_tokenizer):
+        special = {number for number, token in one.added_tokens_decoder.items() if token.special}
+        special -= {one.convert_tokens_to_ids("<unk>")} if one is sentencepiece_tokenizer else set()
+        coded = tokenize(one, text, start_token(one))
+        assert coded.ids[0] in special and not special & set(coded.ids[1:])
+        assert coded.n_words == len(ranges) and coded.word_starts[-1] == len(coded.ids)
+    coded = tokenize(tokenizer, text, start_token(tokenizer))
+    assume(tokenizer.decode(coded.ids[1:]) == text)
+    for i, (begin, end) in enumerate(ranges):
+        first, last = coded.word_starts[i : i + 2]
+        if first < last:
+            assert tokenizer.decode(coded.ids[first:last]).split() == text[begin:end].split()
+
+
+def test_a_prompt_may_say_control_tokens_after_a_corpus_was_read(tokenizer):
+    """Reading a corpus leaves no trace in the tokenizer that prompts and options are read with."""
+    before, text = tokenizer_identity(tokenizer), "so <|im_end|>"
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    coded = tokenize(tokenizer, text, start_token(tokenizer))
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == whole != list(coded.ids[1:])
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in whole and tokenizer_identity(tokenizer) == before
+    plain = "Definition: a small boat"
+    coded = tokenize(tokenizer, plain, start_token(tokenizer))
+    assert tokenizer(plain, add_special_tokens=False)["input_ids"] == list(coded.ids[1:])
+
+
 def test_sentencepiece_words_are_cut_where_they_begin(sentencepiece_tokenizer):
     text = "the old text of a teacher is read"
     coded = tokenize(sentencepiece_tokenizer, text, start_token(sentencepiece_tokenizer))

@@ -8,7 +8,6 @@ engine wrote (a TTS that knows its own word times) are left alone.
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from salad_ds.data.rejections import Rejections, lines, one_line, too_many
 from salad_ds.data.samples import is_audio, own_key, parse_meta
 from salad_ds.data.shard_set import ShardSet
 from salad_ds.data.word_times import Word, read_head, words_path, write_words
+from salad_ds.environment import cores
 from salad_ds.errors import DataError, RecipeError
 from salad_ds.progress import Progress, clock
 
@@ -158,9 +158,7 @@ class AlignRun:
         self.dropped: dict[int, dict[str, list[str]]] = {number: {} for number in todo}
 
     def run(self) -> None:
-        # The cores this process may use, which on a shared node are fewer than the machine has.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = self.config.workers or cores
+        workers = self.config.workers or cores()
         workers = max(1, min(workers, len(self.durations)))
         total = round(sum(self.durations.values()))
         with Progress("align", total, "s of speech", quiet=self.quiet) as self.progress:

@@ -22,6 +22,7 @@ from salad_ds.data.samples import IndexEntry
 from salad_ds.data.shard_index import entries, index_path, read_index, scan
 from salad_ds.data.shard_set import AGAIN, ShardSet
 from salad_ds.data.word_times import read_words, words_path
+from salad_ds.environment import cores
 from salad_ds.errors import DataError
 from salad_ds.files import read_json, sha256_file
 
@@ -96,11 +97,6 @@ def check_shards(name: str, directory: Path) -> Iterator[Checked]:
     if row.unaligned:
         row.note = f"{row.unaligned} shards not aligned yet"
     yield row
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_shard(wanted: tuple[Path, dict[str, Any], str]) -> Checked:

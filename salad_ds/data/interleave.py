@@ -1,7 +1,8 @@
-"""Interleaving: which words of an utterance the student reads and which it hears (SALAD.md, 'The sequences').
+"""Interleaving: which words of an utterance the student reads and which it hears.
 
-Text spans of 10-30 words and speech spans of 5-15 words take turns; the first one is drawn by a fair coin. All of it is
-a pure function of the utterance and of a random generator that the caller seeds.
+SALAD (arXiv 2510.13632), 'The sequences'. Text spans of 10-30 words and speech spans of 5-15 words take turns; the
+first one is drawn by a fair coin. All of it is a pure function of the utterance and of a random generator that the
+caller seeds.
 """
 
 from __future__ import annotations

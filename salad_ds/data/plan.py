@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -61,8 +62,28 @@ class Skipped:
                     "mend the shards, or raise data.max_bad_share",
                 )
 
+    def table(self) -> dict[str, Any]:
+        """{reason: {"count", "examples"}}, to be put into JSON."""
+        with self.lock:
+            return {why: {"count": n, "examples": self.examples[why]} for why, n in self.counts.most_common()}
+
+    def add(self, table: dict[str, Any]) -> None:
+        """Count what an earlier part of the run has skipped."""
+        with self.lock:
+            for why, entry in table.items():
+                self.counts[why] += entry["count"]
+                self.examples[why] = (self.examples.get(why, []) + entry["examples"])[:5]
+
     def __str__(self) -> str:
         return "; ".join(f"{n} {why} ({', '.join(self.examples[why])})" for why, n in self.counts.most_common())
+
+
+def merged(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tables of several ranks as one."""
+    whole = Skipped(1.0)
+    for table in tables:
+        whole.add(table)
+    return whole.table()
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ class ShardSet:
     def __len__(self) -> int:
         return self._first[-1]
 
+    def identity(self) -> str:
+        """Digest of the shards and of their word times: what a training stage or a measurement depends on."""
+        sidecars = [words_path(shard) for shard in self.shards]
+        return digest_of([self.digest, [sha256_file(path) for path in sidecars if path.is_file()]])
+
     def locate(self, i: int) -> tuple[int, int]:
         """``(number of the shard, place in it)`` of sample ``i``. IndexError outside ``range(len(self))``."""
         if not 0 <= i < len(self):

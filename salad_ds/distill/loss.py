@@ -241,4 +241,6 @@ def _dense_log_probs(targets: DenseTargets | HiddenTargets, vocabulary: int, exa
         if targets.log_probs.shape[1] < vocabulary:
             raise ValueError(f"targets cover {targets.log_probs.shape[1]} tokens, the student has {vocabulary}")
         return targets.log_probs[:, :vocabulary].to(exact)
+    if targets.head.shape[0] < vocabulary:
+        raise ValueError(f"the teacher's head covers {targets.head.shape[0]} tokens, the student has {vocabulary}")
     return F.log_softmax((targets.hidden @ targets.head[:vocabulary].t()).to(exact), dim=-1)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from salad_ds.config import Recipe
 from salad_ds.data.shards import ShardSet
+from salad_ds.environment import cores
 from salad_ds.errors import SaladError
 from salad_ds.files import read_json, sha256_file
 from salad_ds.teacher.shard import open_shard
@@ -155,6 +156,10 @@ def read_log(run: Run, stage: str, planned: int) -> None:
         run.logs[stage] = StageLog(ordered, planned, ordered[-1]["step"] >= planned)
         if ordered[-1]["step"] < planned:
             run.problems.append(f"{stage} stopped after step {int(ordered[-1]['step'])} of {planned}")
+    done = path.with_name("done.json")
+    if done.is_file():
+        for reason, entry in read_json(done).get("skipped", {}).items():
+            run.problems.append(f"{stage} skipped {entry['count']} samples: {reason} ({', '.join(entry['examples'])})")
 
 
 def read_table(run: Run, table: str) -> None:
@@ -240,7 +245,7 @@ def machine() -> dict[str, str | int | bool]:
         pass
     versions = {name: version(name) for name in ("torch", "deepspeed", "transformers")}
     gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
-    return {"cpu": model or platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
+    return {"cpu": model or platform.processor() or platform.machine(), "cores": cores(),
             "gpu": gpu and "+cpu" not in versions["torch"], "python": platform.python_version(), **versions}
 
 

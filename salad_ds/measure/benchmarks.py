@@ -18,6 +18,7 @@ from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.measure.choices import score_options
 from salad_ds.measure.divergences import Loader
 from salad_ds.measure.tasks import Item, Task, load_task
+from salad_ds.model.build import require_recipe
 from salad_ds.model.processing import AUDIO_MARK, Clip, SaladProcessor
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.progress import Progress
@@ -81,6 +82,7 @@ def answer(
     """One row per item: scores of its options and the choice, in each condition."""
     spoken = spoken_items(recipe, task, items + examples)
     model, tokenizer = load()
+    require_recipe(model, tokenizer, recipe.model)
     device, size = next(model.parameters()).device, recipe.evaluate.batch
     processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
     rows: list[dict[str, Any]] = [{"id": item.id, "domain": item.domain, "answer": item.answer} for item in items]

@@ -1,7 +1,7 @@
 """Misalignment M and forgetting F of a student, with the controls that say whether it *uses* the speech it is given.
 
 For a text ``w``, the same content ``c`` with spans replaced by speech, the teacher Q (text LLM) and the student P, at
-every position whose next token is text (SALAD.md, 'The problem'; nats, divided by the number of such tokens):
+every position whose next token is text (SALAD, arXiv 2510.13632; nats, divided by the number of such tokens):
 
     M  = KL( P(w[i+1] | w[≤i]) ‖ P(w[i+1] | c[≤i]) )      misalignment: the student reading against the student hearing
     F  = KL( Q(w[i+1] | w[≤i]) ‖ P(w[i+1] | w[≤i]) )      forgetting: text only
@@ -27,16 +27,18 @@ from salad_ds.config import Recipe, SourceConfig
 from salad_ds.data.collate import Sequence, collate
 from salad_ds.data.order import permuted, stable_seed
 from salad_ds.data.plan import Planner
-from salad_ds.data.shards import ShardSet, words_path
+from salad_ds.data.shards import ShardSet
 from salad_ds.distill import DenseTargets, fused_linear_distill
 from salad_ds.errors import CheckpointError, DataError
 from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.measure.statistics import ratio
+from salad_ds.model.build import require_recipe
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
-from salad_ds.teacher.forward import default_device, load_teacher
+from salad_ds.teacher.forward import check_tokenizer, default_device, load_teacher
 from salad_ds.teacher.identity import remembered_sha256, teacher_identity
 from salad_ds.teacher.live import LiveTeacher
+from salad_ds.text import tokenizer_identity
 from salad_ds.train.tracking import open_tracker
 
 SCHEMA = 1
@@ -73,7 +75,7 @@ def measure(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dic
         "student": identity,
         "settings": recipe.digest("measure", "data", "model"),
         "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
-        "speech": speech_identity(ShardSet.open(recipe.path(settings.speech))),
+        "speech": ShardSet.open(recipe.path(settings.speech)).identity(),
     }
     if path.is_file() and read_json(path).get("made_from") == made_from:
         return read_json(path)
@@ -90,6 +92,8 @@ def fresh(recipe: Recipe, checkpoint: str, load: Loader) -> dict[str, Any]:
     settings = recipe.measure
     source = SourceConfig(kind="speech", path=settings.speech)
     model, tokenizer = load()
+    require_recipe(model, tokenizer, recipe.model)
+    check_tokenizer(recipe.teacher.llm or recipe.model.llm, tokenizer_identity(tokenizer))
     planner = planner_for(recipe, [source], model, tokenizer)
     sequences = held_out_sequences(planner, settings.items, settings.seed)
     if not sequences:
@@ -294,12 +298,6 @@ def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path
     return [
         {"key": record.key, "m": record.distillation / record.tokens, "tokens": record.tokens} for record in records
     ]
-
-
-def speech_identity(shards: ShardSet) -> str:
-    """A digest of a speech corpus and its word times."""
-    sidecars = [words_path(shard) for shard in shards.shards]
-    return digest_of([shards.digest, [remembered_sha256(path) for path in sidecars if path.is_file()]])
 
 
 def weights_identity(directory: Path) -> str:

@@ -19,8 +19,11 @@ from salad_ds.train.tracking import open_tracker
 
 
 def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
-    """(name, loader, identity of the weights) of ``init`` (before any training), a stage of the recipe, or a
-    directory."""
+    """(name, loader, identity of the weights) of ``init`` (before any training), a stage of the recipe, or a directory.
+
+    Results are kept under the name: a directory that is no stage's is called after itself, its parent and its weights,
+    so that two students in directories called ``model`` do not overwrite each other's.
+    """
     if checkpoint == "init":
 
         def fresh() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
@@ -36,13 +39,16 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
             if checkpoint in recipe.stages
             else "give init, a stage of the recipe, or a directory",
         )
-    name = checkpoint if checkpoint in recipe.stages else directory.name
+    identity = weights_identity(directory)
+    place = directory.resolve()
+    own = (stage for stage in recipe.stages if place == (recipe.path(stage) / "model").resolve())
+    name = next(own, "-".join(filter(None, [place.parent.name, place.name, identity[:8]])))
 
     def saved() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
         model, tokenizer = load_student(str(directory))
         return model.to(default_device()), tokenizer
 
-    return name, saved, weights_identity(directory)
+    return name, saved, identity
 
 
 def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The causal adapter: speech frames in, LLM-width embeddings out.
 
-A stack of causal transformer decoder layers (SALAD.md, 'The model': 12 layers, width 960, MLP 2560, 15 heads, 5 KV
-heads, about 122 M parameters with its projections at 7B width). The layers are Llama's from transformers. Spans are
-rows of a batch, padded on the right; a causal layer never looks there, so no mask is needed.
+A stack of causal transformer decoder layers (SALAD (arXiv 2510.13632), 'The model': 12 layers, width 960, MLP 2560, 15
+heads, 5 KV heads, about 122 M parameters with its projections at 7B width). The layers are Llama's from transformers.
+Spans are rows of a batch, padded on the right; a causal layer never looks there, so no mask is needed.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from salad_ds.assets import resolve
 from salad_ds.config import ModelConfig
-from salad_ds.errors import RecipeError
+from salad_ds.errors import CheckpointError, RecipeError
 from salad_ds.model.encoder import build_encoder
 from salad_ds.model.salad import SaladConfig, SaladForConditionalGeneration
-from salad_ds.text import start_token
+from salad_ds.text import start_token, tokenizer_identity
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -53,8 +53,6 @@ def build_student(
     dtype = torch_dtype(config.dtype)
     with loading or contextlib.nullcontext():
         llm = load_llm(config.llm, dtype, config.attention)
-    if config.gradient_checkpointing:
-        llm.gradient_checkpointing_enable({"use_reentrant": False})
     encoder = build_encoder(config.encoder)
     settings = SaladConfig(
         text_config=llm.config,
@@ -75,8 +73,35 @@ def build_student(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
-    model.adapter.to(dtype)
+    for parameter in model.adapter.parameters():  # parameters only: rotary frequencies stay float32
+        parameter.data = parameter.data.to(dtype)
     return model, tokenizer
+
+
+LLM_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+
+
+def require_recipe(
+    model: SaladForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, config: ModelConfig
+) -> None:
+    """Refuse a saved student that is not of this recipe: its ids, frames or widths would mean something else.
+
+    Raises CheckpointError naming what differs.
+    """
+    text = AutoConfig.from_pretrained(str(resolve(config.llm)))
+    own, adapter = model.config, vars(config.adapter)
+    pairs = {
+        "tokenizer": (tokenizer_identity(tokenizer), tokenizer_identity(load_tokenizer(config))),
+        "LLM": tuple([getattr(c, key) for key in LLM_SHAPE] for c in (own.text_config, text)),
+        "encoder": (own.encoder["name"], config.encoder.name),
+        "adapter": ({key: own.adapter[key] for key in adapter}, adapter),
+    }
+    for what, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise CheckpointError(
+                f"the student is from another recipe: its {what} is {found}, the recipe's {wanted}",
+                "give a student of this recipe, or the recipe of this student",
+            )
 
 
 def embedding_rms(llm: PreTrainedModel) -> float:

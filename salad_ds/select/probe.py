@@ -50,12 +50,6 @@ def student_directory(recipe: Recipe) -> Path:
                           f"select.checkpoint to one of {', '.join(recipe.stages) or 'the stages'}")
 
 
-def student_identity(directory: Path) -> str:
-    """Digest of the student's weights and settings."""
-    files = sorted(path for path in directory.iterdir() if path.suffix in (".safetensors", ".json"))
-    return digest_of({path.name: sha256_file(path) for path in files if path.name != "asset.json"})
-
-
 def probe(recipe: Recipe, texts: ShardSet, labels: np.ndarray, directory: Path, made_from: dict[str, Any],
           measure: Measure | None = None) -> pa.Table:
     """Speak, hear and measure the probes; returns ``probes.parquet``: one row per probe text.
@@ -63,12 +57,14 @@ def probe(recipe: Recipe, texts: ShardSet, labels: np.ndarray, directory: Path, 
     Columns: row, key, cluster, text, heard, cer, m (nats per token), tokens, seconds, voice, rejected (why it could not
     be spoken or measured, else empty). ``measure`` defaults to ``measure.divergences.misalignment_of_shards``.
     """
+    from salad_ds.measure.divergences import misalignment_of_shards, weights_identity
+
     settings = recipe.select
     student = student_directory(recipe)
     rows = probe_rows(labels, settings.clusters, settings.probe_items, settings.seed)
     spoken_from = {"texts": texts.digest, "rows": digest_of(rows.tolist())}
     made_from = {**made_from, **spoken_from, "synth": digest_of(vars(recipe.synth) | {"workers": 0}),
-                 "asr": settings.asr, "student": student_identity(student)}
+                 "asr": settings.asr, "student": weights_identity(student)}
     table = read_made(directory / "probes.parquet", made_from)
     if table is not None:
         return table
@@ -80,9 +76,7 @@ def probe(recipe: Recipe, texts: ShardSet, labels: np.ndarray, directory: Path, 
     if spoken is None:
         raise DataError("none of the probe texts can be spoken", "look at select.text; English is expected")
     heard = hear_shards(spoken, room, settings.asr)
-    if measure is None:
-        from salad_ds.measure.divergences import misalignment_of_shards as measure
-    measured = {item["key"]: item for item in measure(recipe, student, room / "speech")}
+    measured = {item["key"]: item for item in (measure or misalignment_of_shards)(recipe, student, room / "speech")}
     return write_probes(directory / "probes.parquet", texts, labels, rows, spoken, heard, measured, made_from)
 
 

@@ -8,7 +8,6 @@ not depend on the number of workers, and a run that was killed goes on at the ne
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any
 from salad_ds.audio import encode_flac
 from salad_ds.config import Recipe, SynthConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, finished
+from salad_ds.environment import cores
 from salad_ds.errors import DataError, RecipeError, SaladError
 from salad_ds.progress import Progress
 from salad_ds.synth.engine import SpeechEngine, check_voice, item_seed, load_engine
@@ -83,7 +83,7 @@ def synthesize_shards(texts: Iterable[Text], out_dir: str | Path, synth: SynthCo
 def speak_all(texts: Iterable[Text], engine: SpeechEngine, voices: list[str], synth: SynthConfig,
               total: int | None) -> Iterator[tuple[str, Said]]:
     """Every text with what became of it, in order; here, or by worker processes."""
-    workers = synth.workers or os.cpu_count() or 1
+    workers = synth.workers or cores()
     if not synth.workers and total is not None:
         workers = min(workers, max(total // ITEMS_PER_WORKER, 1))
     if workers <= 1:

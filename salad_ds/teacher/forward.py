@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from salad_ds.errors import AssetError
+from salad_ds.errors import AssetError, RecipeError
 from salad_ds.teacher.identity import model_directory
+from salad_ds.text import tokenizer_identity
 
 
 class TeacherForward:
@@ -111,6 +112,17 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise AssetError(f"{reference} has no tokenizer that can be loaded ({str(error).splitlines()[0]})",
                          "set model.tokenizer") from error
+
+
+def check_tokenizer(reference: str, identity: str) -> None:
+    """Refuse a teacher that comes with another tokenizer than the student's: its ids would mean other words."""
+    try:
+        own = tokenizer_identity(load_tokenizer(reference))
+    except AssetError:
+        return  # a teacher saved without a tokenizer takes the student's
+    if own != identity:
+        raise RecipeError(f"the teacher {reference} has tokenizer {own}, the student {identity}",
+                          "use a teacher with the student's tokenizer")
 
 
 def stream_layers(decoder: torch.nn.Module, device: torch.device) -> None:

@@ -26,10 +26,10 @@ import torch
 from transformers import AutoConfig
 
 from salad_ds.config import Recipe
-from salad_ds.errors import AssetError, RecipeError, StoreError
+from salad_ds.errors import AssetError, StoreError
 from salad_ds.files import sole_writer
 from salad_ds.progress import Progress, clock
-from salad_ds.teacher.forward import TeacherForward, default_device, load_teacher, load_tokenizer
+from salad_ds.teacher.forward import TeacherForward, check_tokenizer, default_device, load_teacher, load_tokenizer
 from salad_ds.teacher.identity import model_directory, teacher_identity
 from salad_ds.teacher.ranks import Ranks
 from salad_ds.teacher.sampling import Record, join, summarise, uniforms
@@ -211,17 +211,6 @@ def vocabulary(reference: str) -> int:
     except (OSError, ValueError, AttributeError) as error:
         raise AssetError(f"{reference} is not a language model ({str(error).splitlines()[0]})",
                          "give a saved Hugging Face causal LM") from error
-
-
-def check_tokenizer(reference: str, identity: str) -> None:
-    """Refuse a teacher that comes with another tokenizer than the student's: its ids would mean other words."""
-    try:
-        own = tokenizer_identity(load_tokenizer(reference))
-    except AssetError:
-        return  # a teacher saved without a tokenizer takes the student's
-    if own != identity:
-        raise RecipeError(f"the teacher {reference} has tokenizer {own}, the student {identity}",
-                          "use a teacher with the student's tokenizer")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The teacher store: what the teacher says after every prefix of every text, keyed by the text.
 
 The teacher reads text only, so its answers do not depend on how the student's copy is interleaved with speech: computed
-once per text, they serve every interleaving, epoch and student (SALAD.md, 'The objective'). A record's address is
+once per text, they serve every interleaving, epoch and student (SALAD, arXiv 2510.13632). A record's address is
 (teacher identity, tokenizer identity, token ids); a store made by another teacher or tokenizer is refused by name.
 
 On disk: ``store.json`` (the settings) and ``<digest>.safetensors`` shards (see ``shard.py``), each appearing whole.

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe
 from salad_ds.distill.targets import SparseTargets, Targets, concatenate
-from salad_ds.teacher.forward import default_device, load_teacher
+from salad_ds.teacher.forward import check_tokenizer, default_device, load_teacher
 from salad_ds.teacher.identity import teacher_identity
 from salad_ds.teacher.live import LiveTeacher
 from salad_ds.teacher.sampling import join
@@ -47,6 +47,7 @@ def open_teacher(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: tor
     """The teacher that ``teacher.mode`` asks for. Raises StoreError for a store that is not this recipe's."""
     reference = recipe.teacher.llm or recipe.model.llm
     if recipe.teacher.mode == "live":
+        check_tokenizer(reference, tokenizer_identity(tokenizer))
         forward = load_teacher(reference, device or default_device(), offload=offload)
         return LiveTeacher(forward, recipe.teacher.batch_tokens)
     return StoredTeacher(TeacherStore.open(recipe.path(recipe.teacher.store), teacher_identity(reference),

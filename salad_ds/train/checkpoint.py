@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 
 from salad_ds.errors import CheckpointError
-from salad_ds.files import read_json, sync_directory, write_json
+from salad_ds.files import read_json, sync_directory, sync_file, write_json
 
 MARK = "complete.json"
 
@@ -22,9 +22,11 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_state: list[Any], keep: int) -> None:
-    """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark. Older ones beyond ``keep`` are
-    removed."""
+def save(engine: Any, directory: Path, step: int, recipe_digest: str, state: dict[str, Any], keep: int) -> None:
+    """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark, which ``state`` becomes part of.
+
+    Of the complete ones the newest ``keep`` stay; what a killed job left half-written goes.
+    """
     target = directory / name_of(step)
     rank = dist.get_rank()
     if rank == 0:
@@ -34,7 +36,7 @@ def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_sta
     engine.save_checkpoint(str(directory), tag=target.name, save_latest=False, exclude_frozen_parameters=True)
     dist.barrier()
     if rank == 0:
-        files = {str(f.relative_to(target)): f.stat().st_size for f in sorted(target.rglob("*")) if f.is_file()}
+        files = {str(f.relative_to(target)): sync_file(f) for f in sorted(target.rglob("*")) if f.is_file()}
         write_json(
             target / MARK,
             {
@@ -42,14 +44,22 @@ def save(engine: Any, directory: Path, step: int, recipe_digest: str, stream_sta
                 "step": step,
                 "recipe": recipe_digest,
                 "ranks": dist.get_world_size(),
-                "stream": stream_state,
+                **state,
                 "files": files,
             },
         )
         sync_directory(directory)
-        for old in sorted(directory.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+        prune(directory, step, keep)
     dist.barrier()
+
+
+def prune(directory: Path, step: int, keep: int) -> None:
+    """Leave the ``keep`` newest complete checkpoints up to ``step``; later ones belong to a run that was given up."""
+    found = sorted(directory.glob("step-*"))
+    complete = [path for path in found if path.name <= name_of(step) and (path / MARK).is_file()]
+    for path in found:
+        if path not in complete[-keep:]:
+            shutil.rmtree(path)
 
 
 def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path, dict[str, Any]] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from salad_ds.config import TrainConfig
+from salad_ds.environment import free_port
 from salad_ds.errors import RecipeError
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.train.schedule import wsd_factor
@@ -64,13 +64,6 @@ def start_processes(timeout_minutes: float = 30.0) -> tuple[int, int, torch.devi
     if cuda:
         torch.cuda.set_device(local)
     return dist.get_rank(), dist.get_world_size(), torch.device("cuda", local) if cuda else torch.device("cpu")
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any]:
@@ -136,5 +129,6 @@ def start_engine(model: SaladForConditionalGeneration, stage: TrainConfig, confi
             inner, lambda step: wsd_factor(step, stage.steps, stage.warmup_steps, stage.decay_share)
         )
 
+    model.train()  # DeepSpeed leaves the mode alone, and gradient checkpointing works in training mode only
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=config)
     return engine

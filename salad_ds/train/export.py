@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from salad_ds.files import sync_directory
+from salad_ds.files import sync_directory, sync_file
 
 
 def export_student(engine: Any, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -31,6 +31,8 @@ def export_student(engine: Any, encoder: nn.Module, tokenizer: PreTrainedTokeniz
         shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(str(part), state_dict=weights)
         tokenizer.save_pretrained(str(part))
+        for file in part.iterdir():
+            sync_file(file)
         shutil.rmtree(directory, ignore_errors=True)
         part.rename(directory)
         sync_directory(directory.parent)

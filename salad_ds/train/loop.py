@@ -23,14 +23,16 @@ from torch import Tensor, nn
 
 from salad_ds.config import Recipe, TrainConfig, plain
 from salad_ds.data.collate import MicroBatch
-from salad_ds.data.plan import Planner
+from salad_ds.data.plan import Planner, Skipped, merged
 from salad_ds.data.shards import ShardSet
 from salad_ds.data.stream import LaneState, Stream, StreamState
+from salad_ds.environment import end_with_parent
 from salad_ds.errors import CheckpointError, RecipeError, SaladError
-from salad_ds.files import digest_of, read_json, sole_writer, write_json
-from salad_ds.model.build import build_student, load_tokenizer
+from salad_ds.files import digest_of, read_json, sole_writer, write_json, write_text
+from salad_ds.model.build import build_student, load_tokenizer, require_recipe
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
+from salad_ds.teacher.identity import teacher_identity
 from salad_ds.teacher.stored import Teacher, open_teacher
 from salad_ds.train import checkpoint
 from salad_ds.train.engine import accumulation, deepspeed_config, start_engine, start_processes
@@ -49,10 +51,11 @@ def stage_digest(recipe: Recipe, name: str) -> str:
     """What the result of a stage depends on: model, data, teacher, its own settings, and the shards it reads."""
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
     data = {key: value for key, value in plain(recipe.data).items() if key not in ("workers", "max_bad_share")}
-    shards = [ShardSet.open(recipe.path(source.path)).digest for source in recipe.stages[name].sources]
+    shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
     return digest_of(
         {
             "model": plain(recipe.model),
+            "llm": teacher_identity(recipe.model.llm),
             "data": data,
             "teacher": plain(recipe.teacher),
             "stage": stage,
@@ -81,12 +84,13 @@ def train(recipe: Recipe, name: str) -> Path:
     stage, out = recipe.stages[name], recipe.path(name)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    end_with_parent()
     rank, ranks, device = start_processes()
-    say = print if rank == 0 else _silent
     config = deepspeed_config(stage.deepspeed, stage, ranks)
     digest = stage_digest(recipe, name)
     if already_done(out, digest):
-        say(f"{name}: done before, {out / 'model'}")
+        if rank == 0:
+            print(f"{name}: done before, {out / 'model'}")
         return out / "model"
     with contextlib.ExitStack() as stack:
         alone = [rank != 0 or stack.enter_context(sole_writer(out, PATIENCE))]
@@ -105,18 +109,24 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
     rank, ranks = dist.get_rank(), dist.get_world_size()
     say = print if rank == 0 else _silent
     found = checkpoint.newest(out / "checkpoints", digest, say)
+    if rank == 0:
+        (out / "done.json").unlink(missing_ok=True)  # of another recipe: what is trained now is not that student
     teacher = open_teacher(recipe, load_tokenizer(recipe.model), device)
 
     model, tokenizer = starting_point(recipe, stage, config)
+    if recipe.model.gradient_checkpointing:
+        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+    switch_off_dropout(model)
     encoder = model.detach_encoder().to(device)
     planner = Planner(stage.sources, recipe.path, recipe.data, tokenizer, model.sample_rate,
                       lambda samples: model.adapter.positions(encoder.num_frames(samples)))  # fmt: skip
     engine = start_engine(model, stage, config)
-    start, state = 0, None
+    start, state, before = 0, None, {}
     if found is not None:
         path, mark = found
         checkpoint.load(engine, path, mark)
         start, state = int(mark["step"]), StreamState.from_json(mark["stream"])
+        before = mark["skipped"]
         say(f"{name}: continuing after step {start} ({path})")
     stream = Stream(planner, stage.seed, stage.global_batch, stage.micro_batch, rank, ranks,
                     model.config.start_token_id, state)  # fmt: skip
@@ -132,15 +142,15 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
                     tracker.metrics(record, step)
                 progress.update(1, f"loss {record['loss']:.3f}, kl {record['kl']:.3f}")
                 if step % stage.checkpoint_every == 0 or step == stage.steps:
-                    position = gather_states(states, ranks)
-                    checkpoint.save(engine, out / "checkpoints", step, digest, position, stage.keep)
+                    skipped = gather_skipped(planner.skipped, ranks, before)
+                    whole = {"stream": gather_states(states, ranks), "skipped": skipped}
+                    checkpoint.save(engine, out / "checkpoints", step, digest, whole, stage.keep)
         export_student(engine, encoder, tokenizer, out / "model")
-    skipped = planner.skipped
-    if skipped.counts:
-        say(f"{name}: skipped on this rank: {skipped}")
+    skipped = gather_skipped(planner.skipped, ranks, before)
+    for reason, entry in skipped.items():
+        say(f"{name}: {entry['count']} samples skipped: {reason} (for example {', '.join(entry['examples'])})")
     if rank == 0:
-        counts = dict(skipped.counts)
-        done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": counts}
+        done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": skipped}
         write_json(out / "done.json", done)
         say(f"{name}: student in {out / 'model'}")
 
@@ -171,8 +181,13 @@ def starting_point(
     """A fresh student (its LLM loaded already sharded under ZeRO-3), or the one that ``init_from`` names."""
     if stage.init_from is None:
         return build_student(recipe.model, sharded_loading(config))
-    earlier = recipe.path(stage.init_from) / "model"
-    return load_student(str(earlier if earlier.is_dir() else stage.init_from))
+    earlier = recipe.path(stage.init_from) / "model" if stage.init_from in recipe.stages else Path(stage.init_from)
+    if not earlier.is_dir():
+        raise CheckpointError(f"there is no student in {earlier} to start from", "train the stage it comes from")
+    model, tokenizer = load_student(str(earlier))
+    require_recipe(model, tokenizer, recipe.model)
+    model.llm.set_attn_implementation(recipe.model.attention)
+    return model, tokenizer
 
 
 @contextlib.contextmanager
@@ -180,7 +195,7 @@ def sharded_loading(config: dict[str, Any]) -> Iterator[None]:
     """Within it, transformers loads models straight into ZeRO-3 shards."""
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    if config["zero_optimization"].get("stage") != 3:
+    if config.get("zero_optimization", {}).get("stage") != 3:
         yield
         return
     alive = HfDeepSpeedConfig(config)
@@ -231,8 +246,9 @@ class Stepper:
     def micro_batch(self, batch: MicroBatch, scale: float) -> Tensor:
         """Encoder, teacher, model and backward, once each. Returns sums of KL, NLL, entropy and used positions."""
         wanted = self.teacher.targets(batch.teacher_requests()) if self.stage.alpha > 0 else None
+        lengths = batch.audio_lengths  # the encoder wants them on the CPU
         batch = batch.to(self.device)
-        features = self.encoder(batch.audio, batch.audio_lengths.cpu()) if len(batch.audio) else None
+        features = self.encoder(batch.audio, lengths) if len(batch.audio) else None
         out = self.engine(
             **batch.model_inputs(),
             features=features,
@@ -254,6 +270,22 @@ def gather_states(states: list[Any], ranks: int) -> list[Any]:
     return [lane for part in gathered for lane in part]
 
 
+def gather_skipped(skipped: Skipped, ranks: int, before: dict[str, Any]) -> dict[str, Any]:
+    """What every rank skipped, and what was skipped ``before`` a resume, together: {reason: {"count", "examples"}}."""
+    gathered: list[Any] = [None] * ranks
+    dist.all_gather_object(gathered, skipped.table())
+    return merged([before, *gathered])
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """The teacher has none, and a random mask would make a resumed run another one."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
 class StepLog:
     """``log.jsonl``: one line per step. Steps after ``start`` are dropped on opening: they will be run again."""
 
@@ -268,10 +300,8 @@ class StepLog:
                     with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run may be cut
                         if json.loads(line)["step"] <= self.start:
                             kept.append(line)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "w", encoding="utf-8")
-            self.file.writelines(line + "\n" for line in kept)
-            self.file.flush()
+            write_text(self.path, "".join(line + "\n" for line in kept))
+            self.file = open(self.path, "a", encoding="utf-8")
         return self
 
     def write(self, record: dict[str, float]) -> None:

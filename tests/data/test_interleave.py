@@ -1,4 +1,4 @@
-"""The span arithmetic of SALAD.md, 'The sequences'."""
+"""The span arithmetic of SALAD (arXiv 2510.13632), 'The sequences'."""
 
 from __future__ import annotations
 

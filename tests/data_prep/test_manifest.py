@@ -58,6 +58,13 @@ def test_csv_and_tsv(corpus, tmp_path):
     assert (sample.key, sample.text) == ("7", "with, a comma")
 
 
+def test_a_table_that_does_not_parse_is_named(corpus, tmp_path):
+    rows = "".join(f"clips/1.wav,and so it goes on {n}\n" for n in range(6000))
+    (corpus / "manifest.csv").write_text('audio,text\nclips/0.wav,"this quote is never closed\n' + rows)
+    with pytest.raises(DataError, match=r"manifest\.csv, after line \d+: field larger than"):
+        prepare_manifest(corpus, tmp_path / "out")
+
+
 def test_neighbours_of_one_speaker_are_joined(corpus, tmp_path):
     manifest(corpus, [{"audio": f"clips/{n}.wav", "text": f"this is number {n}.", "speaker": "ab"[n // 3]}
                       for n in range(4)])

@@ -43,3 +43,15 @@ def test_bounds_and_limit(tmp_path):
 def test_a_directory_without_texts_is_refused(tmp_path):
     with pytest.raises(DataError, match="no .jsonl"):
         prepare_text(tmp_path, tmp_path / "out")
+
+
+def test_a_damaged_parquet_is_named(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a text"] * 100}), source / "a.parquet")
+    whole = (source / "a.parquet").read_bytes()
+    broken = [whole[: len(whole) // 2], b"no Parquet at all", b"", whole[:4] + bytes(60) + whole[64:]]
+    for number, content in enumerate(broken):
+        (source / "a.parquet").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.parquet does not read as Parquet"):
+            prepare_text(source, tmp_path / f"out{number}")

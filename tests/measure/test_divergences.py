@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from salad_ds.config import SourceConfig, SynthConfig
+from salad_ds.config import SourceConfig, SynthConfig, TrainConfig
 from salad_ds.data.collate import Sequence
 from salad_ds.errors import CheckpointError, DataError
 from salad_ds.measure.divergences import (
@@ -51,7 +52,7 @@ def sequences(recipe, student, speech_dir):
 
 
 class Naive:
-    """The definitions of SALAD.md, token by token, dense, float64; no batch, no padding, no packing."""
+    """The definitions of SALAD (arXiv 2510.13632), token by token, dense, float64; no batch, no padding, no packing."""
 
     def __init__(self, student, teacher_dir) -> None:
         self.student = copy.deepcopy(student).double()
@@ -224,16 +225,19 @@ def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe,
     shutil.copytree(student_dir, copied)
     shutil.copytree(speech_dir, speech)
     recipe.measure.speech = str(speech)
-    path = recipe.path("measure/mine.json")
+
+    def path() -> Path:
+        return recipe.path(f"measure/{find_student(recipe, str(copied))[0]}.json")
+
     first = measure_checkpoint(recipe, str(copied))
-    assert json.loads(path.read_text()) == json.loads(json.dumps(first))
+    assert json.loads(path().read_text()) == json.loads(json.dumps(first))
     assert first["schema"] == 1 and first["items"] == len(first["utterances"]) == 5
     assert first["misalignment"]["mean"] > 0 and first["forgetting"]["mean"] > 0 and first["misalignment"]["se"] > 0
 
     def measured_again() -> bool:
-        before = path.stat().st_mtime_ns
+        before = path().stat().st_mtime_ns if path().is_file() else 0
         measure_checkpoint(recipe, str(copied))
-        return path.stat().st_mtime_ns != before
+        return path().stat().st_mtime_ns != before
 
     assert not measured_again()
     flip(copied / "model.safetensors", (copied / "model.safetensors").stat().st_size // 2)
@@ -279,6 +283,20 @@ def test_the_identity_of_weights_is_that_of_every_byte(student_dir, tmp_path, mo
     weights.unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         weights_identity(copied)
+
+
+def test_students_in_directories_of_one_name_have_names_of_their_own(recipe, student_dir, tmp_path, monkeypatch):
+    recipe.stages = {"stage1": TrainConfig(sources=[])}
+    places = {"a": tmp_path / "a/model", "b": tmp_path / "b/model", "stage1": recipe.path("stage1/model")}
+    for place in places.values():
+        shutil.copytree(student_dir, place)
+    flip(places["b"] / "model.safetensors", (places["b"] / "model.safetensors").stat().st_size // 2)
+    named = {key: find_student(recipe, str(place)) for key, place in places.items()}
+    assert named["a"][0] == f"a-model-{named['a'][2][:8]}" and named["b"][0] == f"b-model-{named['b'][2][:8]}"
+    assert named["a"][2] == named["stage1"][2] != named["b"][2]
+    assert named["stage1"][0] == find_student(recipe, "stage1")[0] == "stage1"
+    monkeypatch.chdir(places["a"])
+    assert find_student(recipe, ".")[0] == named["a"][0]
 
 
 def test_a_student_before_training_is_that_of_its_llm(recipe, decided_llm_dir, tmp_path):

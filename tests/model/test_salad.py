@@ -37,7 +37,7 @@ def clip(seconds: float, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("llm_width, millions", [(2048, 120.5), (3584, 121.9)])
 def test_the_default_adapter_is_the_papers(llm_width, millions):
-    """SALAD.md: 12 layers, width 960, MLP 2560, 15 heads, 5 KV heads, about 122 M parameters behind Mimi."""
+    """SALAD (arXiv 2510.13632): 12 layers, width 960, MLP 2560, 15 heads, 5 KV heads, about 122 M parameters."""
     with torch.device("meta"):
         adapter = CausalAdapter(512, llm_width, **vars(AdapterConfig()))
     assert sum(p.numel() for p in adapter.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)

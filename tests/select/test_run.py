@@ -9,9 +9,11 @@ from salad_ds.assets import resolve
 from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, SelectConfig, SynthConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.errors import CheckpointError, DataError, RecipeError
+from salad_ds.measure.divergences import weights_identity
 from salad_ds.select.run import sample, select, selection_directory, synthesize_selected
 from salad_ds.select.sample import target
 from salad_ds.select.table import read_table
+from salad_ds.teacher import identity
 
 pytestmark = pytest.mark.assets
 DOMAINS = {"05": "animal", "15": "location", "18": "person"}
@@ -106,6 +108,18 @@ def test_a_second_run_makes_nothing_and_a_lost_table_comes_back_byte_for_byte(se
         path.unlink()
     select(selected, quiet=True)
     assert files(room) == before
+
+
+def test_the_student_is_read_once_and_known_by_its_weights(selected, monkeypatch):
+    student = selected.path("stage1/model")
+    _, made_from = read_table(selection_directory(selected) / "probes.parquet")
+    assert made_from["student"] == weights_identity(student)
+
+    def read_again(path):
+        raise AssertionError(f"{path} is hashed again")
+
+    monkeypatch.setattr(identity, "sha256_file", read_again)
+    select(selected, quiet=True)
 
 
 def test_what_was_selected_is_spoken(selected):

@@ -12,6 +12,7 @@ from salad_ds.audio import decode
 from salad_ds.config import Recipe, SynthConfig, SynthesizeConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.errors import DataError, RecipeError
+from salad_ds.synth import synthesize as module
 from salad_ds.synth.synthesize import synthesize, synthesize_shards
 
 TEXTS = ["a small boat drifted across the lake", "北京 大学 学生 生活", "In 1999, 20% of people left.", "...",
@@ -56,6 +57,19 @@ def test_workers_do_not_change_a_byte_and_what_is_done_is_not_done_again(tmp_pat
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     speak(tmp_path / "one")
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
+
+
+def test_as_many_workers_as_cores_that_may_be_used(monkeypatch, tmp_path):
+    """On a machine of many cores a process that may use one of them speaks by itself."""
+    def no_pool(*_, **__):
+        raise AssertionError("one core, and yet a pool")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(module, "ProcessPoolExecutor", no_pool)
+    texts = [("k", TEXTS[4], {})]
+    synthesize_shards(texts, tmp_path / "a", SynthConfig(workers=0), made_from={}, quiet=True)
+    assert len(ShardSet.open(tmp_path / "a")) == 1
 
 
 def test_the_voice_is_drawn_by_key_and_seed(tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from salad_ds.train.engine import free_port
+from salad_ds.environment import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 

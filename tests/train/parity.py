@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,13 @@ from salad_ds.model.salad import SaladForConditionalGeneration
 ROWS, CONTEXT = 4, 96
 
 
-def student(llm: str) -> SaladForConditionalGeneration:
-    model, _ = build_student(
-        ModelConfig(
-            llm=llm,
-            encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
-            adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4),
-        )
+def student(llm: str, loading: AbstractContextManager[None] | None = None) -> SaladForConditionalGeneration:
+    settings = ModelConfig(
+        llm=llm,
+        encoder=EncoderConfig("whisper", "packaged:whisper-tiny.en"),
+        adapter=AdapterConfig(layers=2, width=32, mlp=48, heads=4, kv_heads=2, stack=4),
     )
-    return model
+    return build_student(settings, loading)[0]
 
 
 def stage(steps: int, micro_batch: int, alpha: float) -> TrainConfig:
@@ -125,14 +124,15 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
     from deepspeed.utils import safe_get_full_grad
 
     from salad_ds.train.engine import deepspeed_config, start_engine, start_processes
-    from salad_ds.train.loop import Stepper
+    from salad_ds.train.loop import Stepper, sharded_loading
 
     torch.set_num_threads(1)
     rank, ranks, device = start_processes(timeout_minutes=2)
     settings = stage(steps, micro_batch, alpha)
-    model = student(llm)
+    deepspeed_settings = deepspeed_config(config, settings, ranks)
+    model = student(llm, sharded_loading(deepspeed_settings))  # as ``train`` loads it
     encoder = model.detach_encoder()
-    engine = start_engine(model, settings, deepspeed_config(config, settings, ranks))
+    engine = start_engine(model, settings, deepspeed_settings)
     losses, gradients, held = [], {}, {}
 
     def keep_gradients(*_: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from salad_ds.config import load_recipe
 from salad_ds.errors import CheckpointError
 from salad_ds.files import write_json
-from salad_ds.train.checkpoint import MARK, load, name_of, newest
+from salad_ds.train.checkpoint import MARK, load, name_of, newest, prune
 from salad_ds.train.loop import already_done, stage_digest
 
 
@@ -34,6 +34,18 @@ def test_the_newest_complete_one_is_taken_and_the_others_are_named(tmp_path):
     found = newest(tmp_path, "d", said.append)
     assert found is not None and found[0] == good and found[1]["step"] == 10
     assert [name_of(11) in said[2], name_of(12) in said[1], name_of(13) in said[0]] == [True, True, True]
+
+
+def test_pruning_keeps_what_can_be_loaded(tmp_path):
+    """A half-written later one, left by a killed job, must not push out the good ones."""
+    good = make(tmp_path, 8)
+    (tmp_path / name_of(16)).mkdir()
+    latest = make(tmp_path, 10)
+    prune(tmp_path, 10, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == [latest.name] and not good.exists()
+    make(tmp_path, 12), make(tmp_path, 14)
+    prune(tmp_path, 14, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name_of(12), name_of(14)]
 
 
 def test_one_from_another_recipe_is_refused(tmp_path):
