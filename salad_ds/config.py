@@ -55,7 +55,7 @@ class ModelConfig:
     dtype: str = "float32"
     """``float32`` or ``bfloat16``. On CPU always float32: bfloat16 is 20-100 times slower there."""
     attention: str = "sdpa"
-    """Attention of the LLM and the adapter: ``sdpa``, ``eager``, or ``flash_attention_2`` (a GPU with its package)."""
+    """Attention of the LLM and the adapter: ``sdpa`` or ``eager``."""
     gradient_checkpointing: bool = False
     """Recompute the LLM's activations in backward."""
     seed: int = 0
@@ -394,7 +394,7 @@ def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
 
 CHOICES = (
     ("model", "dtype", ["float32", "bfloat16"]),
-    ("model", "attention", ["sdpa", "eager", "flash_attention_2"]),
+    ("model", "attention", ["sdpa", "eager"]),
     ("model.encoder", "kind", ["mimi", "whisper", "hf"]),
     ("align", "engine", ["pocketsphinx"]),
     ("teacher", "mode", ["store", "live"]),

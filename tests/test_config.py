@@ -150,7 +150,7 @@ def test_what_must_be_given_is_named(tmp_path, key):
         (["teacher.mode=both"], "teacher.mode is 'both', not store or live"),
         (["model.encoder.kind=wav2vec"], "model.encoder.kind is 'wav2vec'"),
         (["model.dtype=float16"], "model.dtype is 'float16'"),
-        (["model.attention=flash"], "model.attention is 'flash', not sdpa, eager or flash_attention_2"),
+        (["model.attention=flash"], "model.attention is 'flash', not sdpa or eager"),
         (["synth.engine=kokoro"], "synth.engine is 'kokoro', not hibari or espeak"),
         (["align.engine=mfa"], "align.engine is 'mfa', not pocketsphinx"),
         (["model.adapter.heads=7"], "model.adapter.width must be a multiple of heads"),

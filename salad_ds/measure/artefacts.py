@@ -37,6 +37,8 @@ class StageLog:
     rows: list[dict[str, float]]
     planned: int
     finished: bool
+    skipped: list[str] = field(default_factory=list)
+    """What was left out of its batches, in words: how often, why, which."""
 
     @property
     def steps(self) -> int:
@@ -156,10 +158,11 @@ def read_log(run: Run, stage: str, planned: int) -> None:
         run.logs[stage] = StageLog(ordered, planned, ordered[-1]["step"] >= planned)
         if ordered[-1]["step"] < planned:
             run.problems.append(f"{stage} stopped after step {int(ordered[-1]['step'])} of {planned}")
-    done = path.with_name("done.json")
-    if done.is_file():
-        for reason, entry in read_json(done).get("skipped", {}).items():
-            run.problems.append(f"{stage} skipped {entry['count']} samples: {reason} ({', '.join(entry['examples'])})")
+        done = path.with_name("done.json")
+        if done.is_file():
+            for reason, entry in read_json(done).get("skipped", {}).items():
+                names = ", ".join(dict.fromkeys(entry["examples"]))
+                run.logs[stage].skipped.append(f"left out {entry['count']} times: {names} {reason}")
 
 
 def read_table(run: Run, table: str) -> None:

@@ -119,7 +119,8 @@ def training(run: Run) -> str:
         if log is None:
             body.append([text(name), *[NOT_RUN] * 6])
             continue
-        drawn += figure(pictures.training(name, log), f"{text(name)}, {log.steps:,} of {log.planned:,} steps.")
+        told = "; ".join([f"{name}, {log.steps:,} of {log.planned:,} steps", *log.skipped])
+        drawn += figure(pictures.training(name, log), f"{text(told)}.")
         window = log.rows[-max(3, len(log.rows) // 10):]
         seconds = total(log, "seconds")
         wait = total(log, "data_wait")

@@ -157,7 +157,8 @@ def read_once(monkeypatch, task, pool):
 @pytest.mark.usefixtures("read_once")
 def test_evaluation_end_to_end(recipe, student, student_dir, processor, task, pool):
     result = evaluate_checkpoint(recipe, str(student_dir))
-    path = recipe.path(f"evaluate/{student_dir.name}.json")
+    (path,) = recipe.path("evaluate").glob("*.json")
+    assert path.name.startswith(f"{student_dir.parent.name}-{student_dir.name}-"), "named by where the student lies"
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert (result["schema"], result["items"], result["shots"], result["chance"]) == (1, 5, 0, 0.25)
     assert result["template"] == "Definition: {asked}\nWord:"
