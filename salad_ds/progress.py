@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
 
 from tqdm import tqdm
-
-T = TypeVar("T")
 
 
 def clock(seconds: float) -> str:
@@ -72,13 +68,3 @@ class Progress:
             self.bar.close()
         elif not failed:
             self.say()
-
-
-def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate over ``items`` with a Progress around it."""
-    if total is None and hasattr(items, "__len__"):
-        total = len(items)  # type: ignore[arg-type]
-    with Progress(label, total, unit) as progress:
-        for item in items:
-            yield item
-            progress.update()
