@@ -15,7 +15,7 @@ TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 SOURCES = salad_ds data_prep tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test doctor lint clean distclean
+.PHONY: help setup demo test bench doctor lint clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,13 @@ demo: setup  ## the whole method in miniature, on a CPU, with real models: salad
 
 test: setup  ## the full test suite
 	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+bench: setup  ## the benchmarks: loss, teacher store, price of distillation, stream, word times (let nothing else run)
+	$(VENV)/bin/python -m tests.bench.kernel
+	$(VENV)/bin/python -m tests.bench.store
+	$(VENV)/bin/python -m tests.bench.price
+	$(VENV)/bin/python -m tests.bench.stream
+	$(VENV)/bin/python -m tests.bench.align
 
 doctor: setup  ## what this machine has and lacks
 	$(VENV)/bin/salad-ds doctor

@@ -21,6 +21,8 @@ REQUIRED = [
     "safetensors>=0.5",
     "sentencepiece>=0.2",  # tokenizers of Llama-2, Mistral and Gemma
     "webdataset>=1,<2",  # the shard format
+    "fsspec>=2024.6",  # shards behind URLs
+    "aiohttp>=3.9",  # fsspec reads http and https with it
     "soundfile>=0.13",  # libsndfile with MP3 and Opus; torchaudio itself decodes through torchcodec only
     "omegaconf>=2.3,<3",  # recipes: typed merge, dotted overrides
     "hjson>=3.1,<4",  # DeepSpeed configs, with comments
@@ -46,7 +48,11 @@ DEMO = [
     "onnxruntime>=1.19",  # runs the text-to-speech models
     "av>=14",  # decodes the g722 files of packaged:asterisk
 ]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
+# The loss kernels for GPUs. A CUDA build of torch on Linux brings it, at a version of its choice. On a CPU they are not
+# used, only tested: Triton can interpret them, and its package carries the assembler that compiles them.
+GPU = ["triton>=3.5,<4; platform_system == 'Linux'"]
+CTC = ["hama>=1.7,<2"]  # align.model hama: phonemes, English, no download
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", *GPU, *CTC]
 
 setup(
     name="salad_ds",
@@ -59,8 +65,12 @@ setup(
     packages=find_namespace_packages(
         include=["salad_ds", "salad_ds.*", "data_prep", "ds_configs"], exclude=["*.__pycache__"]
     ),
-    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css"], "ds_configs": ["*.json"]},
+    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css"], "ds_configs": ["*.json"],
+                  "data_prep": ["README.md"]},
     entry_points={"console_scripts": ["salad-ds = salad_ds.cli:main"]},
     install_requires=REQUIRED,
-    extras_require={"demo": DEMO, "test": TEST, "dev": [*TEST, "ruff>=0.9"]},
+    extras_require={
+        "demo": DEMO, "gpu": GPU, "ctc": CTC, "test": TEST, "dev": [*TEST, "ruff>=0.9"],
+        "s3": ["s3fs>=2024.6"], "gs": ["gcsfs>=2024.6"],  # shards in object stores
+    },  # fmt: skip
 )

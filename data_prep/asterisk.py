@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from salad_ds.audio import checked
-from salad_ds.data.preparation import JOIN, SPLIT, existing, fingerprint, main
+from salad_ds.data.preparation import existing, fingerprint, main
 from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.utterances import Utterance, write_utterances
+from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.utterances import Refused, Utterance
 from salad_ds.errors import DataError
 
 VERSION = 1
@@ -41,24 +42,25 @@ MISSPELT = {"represenatives": "representatives", "umute": "unmute", "Un-indentif
 
 def prepare_asterisk(corpus_dir: str | Path, output_dir: str | Path, limit: int = 0, samples_per_shard: int = 64,
                      join_seconds: float = 0.0, split: str = "all", min_words: int = 4,
-                     max_bad_share: float = 0.05) -> dict[str, Any]:
+                     workers: int = 0, max_bad_share: float = 0.05) -> dict[str, Any]:
     """Write the prompts as speech shards; returns the manifest. Does nothing where they lie there already.
 
-    Raises DataError: the corpus is not there, too many bad samples, ``output_dir`` holds something else.
+    Too small to be divided in parts. Raises DataError: the corpus is not there, too many bad samples, ``output_dir``
+    holds something else.
     """
     if split not in ("all", "train", "test"):
         raise DataError(f"split {split!r} is not all, train or test", "mend the corpus's split")
     root = existing(corpus_dir, "corpus")
     transcripts, base, files = find_parts(root)
     made_from = {"corpus": "asterisk", "version": VERSION, "source": fingerprint(root, [transcripts, *files]),
-                 "limit": limit, "samples_per_shard": samples_per_shard, "join_seconds": join_seconds, "split": split,
-                 "min_words": min_words}
+                 "limit": limit, "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds),
+                 "split": split, "min_words": min_words}
     done = finished(output_dir, made_from)
     if done is not None:
         return done
     with ShardWriter(output_dir, "asterisk", samples_per_shard, made_from, max_bad_share=max_bad_share) as writer:
-        write_utterances(writer, utterances(writer, transcripts, base, files, split, min_words), join_seconds, limit,
-                         "asterisk")
+        unit = utterances(read_transcripts(transcripts), base, files, split, min_words)
+        write_utterances(writer, [unit], join_seconds, limit, workers, len(files))
         return writer.close()
 
 
@@ -108,21 +110,20 @@ def is_test(text: str) -> bool:
     return hashlib.blake2b(words.encode(), digest_size=8, salt=b"asterisk").digest()[0] % TEST_SHARE == 0
 
 
-def utterances(writer: ShardWriter, transcripts: Path, base: Path, files: list[Path], split: str,
-               min_words: int) -> Iterator[Utterance]:
-    texts = read_transcripts(transcripts)
+def utterances(texts: dict[str, str], base: Path, files: list[Path], split: str,
+               min_words: int) -> Iterator[Utterance | Refused]:
     for path in files:
         name = path.relative_to(base).with_suffix("").as_posix()
         text = clean(texts.get(name, ""))
         if not text:
-            writer.leave_out("no transcript, or not speech", name)
+            yield Refused("no transcript, or not speech", name, bad=False)
         elif len(text.split()) < min_words:
-            writer.leave_out(f"fewer than {min_words} words", name)
+            yield Refused(f"fewer than {min_words} words", name, bad=False)
         elif split != "all" and is_test(text) != (split == "test"):
-            writer.leave_out("in the other split", name)
+            yield Refused("in the other split", name, bad=False)
         else:
-            yield Utterance(name, text, path.stat().st_size / BYTES_PER_SECOND, partial(decode_g722, path), "allison",
-                            "en", Path(name).parent.as_posix())
+            yield Utterance(name, text, path, partial(decode_g722, path), path.stat().st_size / BYTES_PER_SECOND,
+                            "allison", group=Path(name).parent.as_posix())
 
 
 def decode_g722(path: Path) -> tuple[np.ndarray, int]:
@@ -141,4 +142,4 @@ def decode_g722(path: Path) -> tuple[np.ndarray, int]:
 
 
 if __name__ == "__main__":
-    main(__doc__, prepare_asterisk, JOIN, SPLIT, ("--min-words", {"type": int, "default": 4}))
+    main(__doc__, prepare_asterisk)

@@ -16,9 +16,10 @@ is_number() {  # option, value
 }
 
 # read_arguments "OPTIONS THIS LAUNCHER TAKES" "$@"
-# Sets RECIPE STAGE RANKS HOSTFILE MASTER_ADDR_OPTION MASTER_PORT_OPTION DRY_RUN, and PASSED: what train gets besides.
+# Sets RECIPE STAGE RANKS HOSTFILE MASTER_ADDR_OPTION MASTER_PORT_OPTION DRY_RUN, PASSED: the overrides, and WORK: what
+# salad_ds is called with, such as (train RECIPE key=value --stage STAGE).
 read_arguments() {
-    local known=" $1 --stage " option
+    local known=" $1 --stage --verb " option verb=train
     shift
     RECIPE="" STAGE="" RANKS="" HOSTFILE="" MASTER_ADDR_OPTION="" MASTER_PORT_OPTION="" DRY_RUN="" PASSED=()
     while (($#)); do
@@ -35,6 +36,7 @@ read_arguments() {
                 [[ $# -gt 1 && $2 != --* ]] || fail "$1 has no value" "see $0 --help"
                 case $1 in
                     --stage) STAGE=$2 ;;
+                    --verb) verb=$2 ;;
                     --ranks) RANKS=$2 ;;
                     --hostfile) HOSTFILE=$2 ;;
                     --master_addr) MASTER_ADDR_OPTION=$2 ;;
@@ -51,7 +53,14 @@ read_arguments() {
     done
     [[ -n $RECIPE ]] || fail "no recipe was given" "see $0 --help"
     [[ -f $RECIPE ]] || fail "recipe $RECIPE does not exist" "give the path of a YAML recipe"
-    [[ -n $STAGE ]] || fail "no stage was given" "add --stage stage1"
+    WORK=("$verb" "$RECIPE" "${PASSED[@]}")
+    case $verb in
+        train)
+            [[ -n $STAGE ]] || fail "no stage was given" "add --stage stage1"
+            WORK+=(--stage "$STAGE") ;;
+        precompute) [[ -z $STAGE ]] || fail "precompute has no stages: it reads the texts of all" "leave --stage out" ;;
+        *) fail "--verb is '$verb', not train or precompute" "the other verbs are not launched: salad-ds $verb" ;;
+    esac
 }
 
 find_deepspeed() {  # the environment that is active; else the one that `make setup` made
@@ -64,7 +73,7 @@ find_deepspeed() {  # the environment that is active; else the one that `make se
     [[ -x $DEEPSPEED_PYTHON ]] || DEEPSPEED_PYTHON=python3
 }
 
-ranks_of_recipe() {
+ranks_of_recipe() {  # of the stage; of the widest one where none was given
     "$DEEPSPEED_PYTHON" - "$RECIPE" "$STAGE" "${PASSED[@]}" <<'PYTHON'
 import sys
 
@@ -74,11 +83,12 @@ from salad_ds.errors import SaladError
 path, stage, *overrides = sys.argv[1:]
 try:
     recipe = load_recipe(path, [text for text in overrides if text != "--debug"])
-    if stage not in recipe.stages:
+    if stage and stage not in recipe.stages:
         raise SaladError(f"{path} has no stage {stage!r}", f"its stages are {', '.join(recipe.stages) or 'none'}")
 except SaladError as error:
     sys.exit(f"{error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""))
-print(recipe.stages[stage].ranks)
+chosen = [recipe.stages[stage]] if stage else recipe.stages.values()
+print(max((settings.ranks for settings in chosen), default=1))
 PYTHON
 }
 

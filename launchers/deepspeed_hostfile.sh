@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# One training stage on the machines of a hostfile, under the deepspeed launcher with pdsh. Run it on one of them.
+# One training stage on the machines of a hostfile, or the teacher store (--verb precompute), under the deepspeed launcher
+# with pdsh. Run it on one of them.
 #
 #   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE [--master_addr A] [--master_port P]
 #                                   [key=value ...] [--debug] [--dry-run]
+#   launchers/deepspeed_hostfile.sh RECIPE --verb precompute --hostfile FILE [the same]
 #
 # FILE has a line `name slots=GPUS` per machine. Every machine has this directory, the recipe and the environment at the
 # same paths, and lets you in by ssh without a password; see launchers/README.md.
@@ -85,5 +87,5 @@ check_environment
 COMMAND=(deepspeed --hostfile "$HOSTFILE" --launcher pdsh --force_multi)
 [[ -n $MASTER_ADDR_OPTION ]] && COMMAND+=(--master_addr "$MASTER_ADDR_OPTION")
 [[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
-COMMAND+=(--no_local_rank --module salad_ds train "$RECIPE" "${PASSED[@]}" --stage "$STAGE")
+COMMAND+=(--no_local_rank --module salad_ds "${WORK[@]}")
 launch

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# One training stage on this machine, under the deepspeed launcher.
+# One training stage on this machine, or the teacher store (--verb precompute), under the deepspeed launcher.
 #
 #   launchers/local.sh RECIPE --stage STAGE [--ranks N] [--master_port P] [key=value ...] [--debug] [--dry-run]
+#   launchers/local.sh RECIPE --verb precompute [the same]
 #
-# RANKS defaults to stages.STAGE.ranks of the recipe. --dry-run prints the command, quoted for a shell, and runs nothing.
+# N defaults to stages.STAGE.ranks of the recipe, for precompute to the most of any stage. --dry-run prints the command, quoted for a shell, and runs nothing.
 # A job that was killed is started again with the same line: it goes on from its newest checkpoint.
 set -euo pipefail
 
@@ -21,5 +22,5 @@ COMMAND=(deepspeed)
 [[ -e /job/hostfile ]] && COMMAND+=(--hostfile /dev/null)
 COMMAND+=(--num_gpus "$RANKS")
 [[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
-COMMAND+=(--no_local_rank --module salad_ds train "$RECIPE" "${PASSED[@]}" --stage "$STAGE")
+COMMAND+=(--no_local_rank --module salad_ds "${WORK[@]}")
 launch

@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 from salad_ds import __version__
 from salad_ds.config import Recipe, load_recipe
+from salad_ds.data.storage import use
 from salad_ds.environment import hush, prepare_environment
 from salad_ds.errors import SaladError
 
 CheckedVerb = Callable[[Recipe, argparse.Namespace], object]
 
 
-def prepare(recipe: Recipe, _: argparse.Namespace) -> None:
+def prepare(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from salad_ds.data.prepare import prepare
 
-    prepare(recipe)
+    prepare(recipe, arguments.part)
 
 
 def synthesize(recipe: Recipe, _: argparse.Namespace) -> None:
@@ -28,10 +29,16 @@ def synthesize(recipe: Recipe, _: argparse.Namespace) -> None:
     synthesize(recipe)
 
 
-def align(recipe: Recipe, _: argparse.Namespace) -> None:
+def align(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from salad_ds.align.run import align
 
-    align(recipe)
+    align(recipe, arguments.part)
+
+
+def encode(recipe: Recipe, _: argparse.Namespace) -> None:
+    from salad_ds.encode import encode
+
+    encode(recipe)
 
 
 def precompute(recipe: Recipe, _: argparse.Namespace) -> None:
@@ -70,10 +77,10 @@ def report(recipe: Recipe, _: argparse.Namespace) -> None:
     write_report(recipe)
 
 
-def lint(recipe: Recipe, _: argparse.Namespace) -> None:
+def lint(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from salad_ds.lint import lint
 
-    lint(recipe)
+    lint(recipe, max_bad_share=arguments.max_bad_share, listing=arguments.list)
 
 
 def run(recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -87,13 +94,14 @@ VERBS: dict[str, tuple[CheckedVerb, str]] = {
     "prepare": (prepare, "corpora → shards of speech and text"),
     "synthesize": (synthesize, "shards of text → shards of speech with word times"),
     "align": (align, "shards of speech → word times"),
+    "encode": (encode, "recordings → frames of the speech encoder, to train without audio"),
     "precompute": (precompute, "what the teacher says about every text → teacher store"),
     "train": (train, "one stage of training (--stage); for several GPUs see launchers/"),
     "measure": (measure, "misalignment M and forgetting F of a student (--checkpoint)"),
     "evaluate": (evaluate, "its accuracy in multiple choice, read and heard (--checkpoint)"),
     "select": (select, "Stage II: clusters, their M, texts drawn from them and spoken"),
     "report": (report, "one page about everything that was measured"),
-    "lint": (lint, "check shards, word times and teacher store"),
+    "lint": (lint, "check shards, sidecars, teacher store; or any SHARDS"),
 }
 """Verbs that take a recipe, in the order of the road; ``lint`` stands beside it."""
 
@@ -104,8 +112,7 @@ BESIDE = {
 }
 
 
-HEAD = """Teach a text LLM to hear (SALAD, arXiv 2510.13632). Every verb goes on where it
-stopped, and leaves alone what is done. The road, in order:
+HEAD = """Teach a text LLM to hear (SALAD, arXiv 2510.13632). Verbs resume. In order:
 """
 
 
@@ -139,6 +146,14 @@ def parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # some launchers pass it
+        if name in ("prepare", "align"):
+            verb.add_argument(
+                "--part", default="", help="i/n, or auto: that of this rank or SLURM array task (default: of this rank)"
+            )
+        if name == "lint":
+            verb.usage = "salad-ds lint RECIPE [key=value ...] | SHARDS ..."
+            verb.add_argument("--max-bad-share", type=float, help="fail above it (default: data.max_bad_share)")
+            verb.add_argument("--list", metavar="FILE", help="write every fault to FILE, as lines of JSON")
         if name == "train":
             verb.add_argument("--stage", default="stage1", help="which of the recipe's stages (default: stage1)")
         if name in ("measure", "evaluate"):
@@ -193,7 +208,13 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(generate(chosen.checkpoint, chosen.audio, chosen.text, chosen.max_new_tokens, chosen.temperature))
             return 0
+        if chosen.verb == "lint" and not chosen.recipe.endswith((".yaml", ".yml")):
+            from salad_ds.lint import lint_shards
+
+            lint_shards([chosen.recipe, *chosen.overrides], chosen.max_bad_share, chosen.list)
+            return 0
         recipe = load_recipe(chosen.recipe, chosen.overrides)
+        use(recipe.storage)
         VERBS[chosen.verb][0](recipe, chosen)
         return 0
     except SaladError as error:

@@ -12,7 +12,7 @@ import operator
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -29,6 +29,9 @@ class EncoderConfig:
     """``mimi``, ``whisper`` or ``hf`` (any AutoModel that maps a waveform to ``last_hidden_state``)."""
     name: str = "kyutai/mimi"
     """Hub name, directory, or ``packaged:<asset>``."""
+    features: str = "latents"
+    """``latents``: what the encoder puts out. ``codes`` (mimi): the same after quantisation, rebuilt from the codes of
+    all codebooks: another, poorer feature, whose cache is 23 times smaller than that of float16 latents."""
 
 
 @dataclass
@@ -54,8 +57,10 @@ class ModelConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     dtype: str = "float32"
     """``float32`` or ``bfloat16``. On CPU always float32: bfloat16 is 20-100 times slower there."""
-    attention: str = "sdpa"
-    """Attention of the LLM and the adapter: ``sdpa`` or ``eager``."""
+    attention: str = "auto"
+    """How the LLM keeps the sequences of a packed row apart (model/attention.py): ``sdpa`` and ``eager`` with a mask;
+    ``varlen`` with the FlashAttention inside torch (CUDA, bfloat16); ``flash_attention_2`` with the flash-attn package;
+    ``flex_attention`` (CUDA). ``auto``: ``varlen`` where it runs, else ``sdpa``."""
     gradient_checkpointing: bool = False
     """Recompute the LLM's activations in backward."""
     seed: int = 0
@@ -67,18 +72,25 @@ class CorpusConfig:
     """One corpus to be written as shards by ``prepare``."""
 
     kind: str = MISSING
-    """A file of data_prep/: ``asterisk``, ``manifest`` (speech); ``wordnet``, ``text`` (text)."""
+    """A file of data_prep/, such as ``libriheavy``, ``hf_dataset``, ``manifest`` (speech), ``fineweb_edu`` or ``text``:
+    see data_prep/README.md."""
     source: str = MISSING
-    """Where the corpus lies: a directory or file, or ``packaged:<asset>``."""
+    """Where the corpus lies: a directory or file, or ``packaged:<asset>``; of ``emilia``, also a URL."""
     out: str = MISSING
     """Directory of shards, relative to ``workdir``."""
     limit: int = 0
-    """At most this many samples; 0 for all."""
-    samples_per_shard: int = 64
+    """At most this many samples; 0 for all. ``emilia``, whose tars are read in place, has ``settings: {tars: ...}``."""
+    samples_per_shard: int | None = None
+    """By default the kind's own."""
     split: str = "all"
     """``train``, ``test`` (an eighth of the recordings, by a hash of their id) or ``all``."""
     join_seconds: float = 0.0
     """Join neighbouring utterances of one speaker up to this many seconds; 0 leaves them as they are."""
+    workers: int = 0
+    """Processes; 0 for one per core. The shards do not depend on it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What this kind alone has, such as ``{subset: small, gap_seconds: 0.5}`` of libriheavy: the arguments of its
+    function, by name. ``python data_prep/KIND.py --help`` lists them."""
 
 
 @dataclass
@@ -86,12 +98,14 @@ class AlignConfig:
     """Word times for the speech shards."""
 
     engine: str = "pocketsphinx"
-    """``pocketsphinx``."""
+    """``pocketsphinx`` (English, CPU) or ``ctc`` (any language that its model can write; the fast way on a GPU)."""
+    model: str = "facebook/wav2vec2-base-960h"
+    """Of ``ctc``: a Hugging Face CTC checkpoint, ``MMS_FA`` (torchaudio's), or ``hama`` (phonemes, English, CPU)."""
     workers: int = 0
-    """Processes; 0 for one per core."""
+    """Processes; 0 for one per core, with ``ctc`` one per GPU where there are GPUs."""
     min_score: float = 0.1
     """Utterances whose mean word score is lower are dropped and counted: most likely another text is spoken. Scores lie
-    in [0, 1]; 0 keeps all that align."""
+    in [0, 1] and mean something else with every engine and model (see align/); 0 keeps all that align."""
     max_seconds: float = 40.0
     """Longer utterances are dropped and counted."""
 
@@ -105,7 +119,7 @@ class SourceConfig:
     path: str = MISSING
     """Directory of shards, relative to ``workdir`` unless absolute."""
     weight: float = 1.0
-    """Share of the samples, relative to the other sources."""
+    """Share of the positions (text tokens and speech frames), relative to the other sources."""
 
 
 @dataclass
@@ -120,8 +134,41 @@ class DataConfig:
     """Shortest and longest speech span, in words."""
     max_bad_share: float = 0.05
     """A stage stops when a larger share of its samples cannot be used."""
+    span_encoding: str = "separate"
+    """How a speech span reaches the encoder. ``separate``: cut from the recording and encoded by itself, so that it
+    holds nothing but its own sound. ``slice``: the recording is encoded once, whole, and the span takes its frames;
+    they also tell of what was said before the span (causal encoders: mimi) or around it (whisper, hf), words that the
+    student is to predict among them, and the recording must be as short as the encoder hears (whisper: 30 s)."""
+    features: str = "audio"
+    """``audio``: sound is decoded and encoded in every step. ``cache``: frames are read from the sidecars that
+    ``salad-ds encode`` writes; needs ``span_encoding: slice``."""
+    cache_dtype: str = "float16"
+    """Of cached frames: ``float16`` or ``float32``, which trains as from audio to the last digits. Codes have their
+    own."""
     workers: int = 2
-    """Loader threads per rank: audio is decoded, cut and resampled ahead of the step."""
+    """Processes per rank that read, decode, cut and resample beside the training process; 0 does it within. What is
+    trained does not depend on it."""
+    prefetch: int = 2
+    """Optimizer steps that lie ready in host memory ahead of the one that is trained."""
+    shuffle_shards: int = 16
+    """Shards of a source whose samples are mixed at a time; a reader keeps their indexes and word times in memory."""
+
+
+@dataclass
+class StorageConfig:
+    """Reading shards that do not lie on a local or network file system: every directory of shards may be a URL
+    (``s3://bucket/corpus``), and so may a shard in a manifest."""
+
+    allow: list[str] = field(default_factory=list)
+    """Schemes of URLs besides ``file``, ``s3``, ``gs``, ``gcs``, ``az``, ``abfs``, ``abfss``, ``hf``, ``http``,
+    ``https`` and ``memory``, by name. ``pipe`` runs the rest of its URL in a shell: for manifests that you trust."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of fsspec's file systems, by scheme: ``{s3: {endpoint_url: "https://…"}}``. They are recorded with the
+    run: keys and tokens belong into the environment, and are refused here."""
+    retries: int = 7
+    """How often a request that failed for a passing reason is repeated, with pauses from 0.1 to 10 s."""
+    timeout: float = 60.0
+    """Seconds that one request may take."""
 
 
 @dataclass
@@ -134,13 +181,32 @@ class TeacherConfig:
     """By default ``model.llm``: SALAD distils an LLM into its own speech-adapted copy."""
     store: str = "teacher"
     """Directory of the store, relative to ``workdir``."""
+    keep: str = "topk"
+    """What a store keeps of a position. ``topk``: the ``top_k`` likeliest tokens, the mass of all others and
+    ``samples`` draws from them, some 200 bytes. ``sampled``: the tokens of at least 1/``resolution`` and draws for the
+    others, each standing for about as much, some 35 bytes. Both have the whole distribution as their mean."""
     top_k: int = 128
-    """Tokens kept exactly per position."""
-    samples: int = 32
-    """Tokens drawn from the tail, with the tail's true mass: the target stays unbiased. 0 drops the tail."""
+    """Of ``keep: topk``: tokens kept exactly."""
+    samples: int = 12
+    """Of ``keep: topk``: tokens drawn from the tail, with the tail's true mass; 0 for a store without any."""
+    resolution: int = 50
+    """Of ``keep: sampled``: 50 keeps what has 2 % or more. Bytes grow with it, noise falls with its root."""
+    tail: str = "draws"
+    """What a student learns of the tokens outside the top. ``draws``: their distribution, without bias; ``ghost``:
+    their mass, as of one event; ``renormalise``: nothing, the top is scaled to 1 (both biased, and of ``keep: topk``
+    alone)."""
     seed: int = 0
+    """Of the draws."""
     batch_tokens: int = 2048
-    """Tokens (padding included) of one forward pass of the teacher."""
+    """Tokens (padding included) of one forward pass of the teacher. A GPU wants 16384 or more."""
+    placement: str = "device"
+    """Where the teacher's weights lie: ``device``, whole on every rank's; ``offload``, whole in host memory, streamed
+    layer by layer (each rank holds a copy); ``sharded``, ZeRO-3 shards on the devices of all ranks;
+    ``sharded_offload``, such shards in the memory of their hosts. For ``precompute`` and for ``mode: live`` alike."""
+    prefetch: int = 4
+    """Micro-batches that lie ready on the device, with their targets, ahead of the one that is trained."""
+    workers: int = 2
+    """Threads per rank that read and decode stored targets."""
 
 
 @dataclass
@@ -161,6 +227,9 @@ class TrainConfig:
     """Rows per optimizer step over all ranks: micro_batch × ranks × accumulation."""
     alpha: float = 1.0
     """Loss = alpha · KL(teacher ‖ student) + (1 − alpha) · NLL."""
+    temperature: float = 1.0
+    """T of the KL, which is then T² · KL between both distributions at T (arXiv 1503.02531). Other than 1 needs
+    ``teacher.mode: live``: what is stored of a distribution cannot be tempered again."""
     lr_adapter: float = 1e-3
     lr_llm: float = 5e-5
     weight_decay: float = 0.1
@@ -280,6 +349,7 @@ class Recipe:
     synth: SynthConfig = field(default_factory=SynthConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     stages: dict[str, TrainConfig] = field(default_factory=dict)
     """The training stages by name: ``stage1``, ``stage2``."""
@@ -291,7 +361,10 @@ class Recipe:
     """CPU threads per process for torch; 0 leaves torch's choice."""
 
     def path(self, relative: str | Path) -> Path:
-        """``relative`` below ``workdir`` (an absolute path stays)."""
+        """``relative`` below ``workdir`` (an absolute path stays). A URL, which only a directory of shards may be,
+        stays the string that it is."""
+        if "://" in str(relative):
+            return cast(Path, str(relative))
         return Path(self.workdir).expanduser() / Path(relative).expanduser()
 
     def digest(self, *sections: str) -> str:
@@ -373,9 +446,12 @@ def suggestion(key: str) -> str:
 AT_LEAST_ONE = {
     "layers", "width", "mlp", "heads", "kv_heads", "stack", "context", "samples_per_shard", "steps", "ranks",
     "micro_batch", "global_batch", "checkpoint_every", "keep", "log_every", "batch", "batch_tokens", "top_k",
-    "clusters", "probe_items",
+    "resolution", "clusters", "probe_items", "prefetch", "shuffle_shards",
 }  # fmt: skip
 """Numbers below 1 make no sense here; every other number but a seed must not be negative."""
+
+MOST_KEPT = 1024
+"""Tokens of a position that a store may keep: as many as the Triton backend takes (distill/rows_triton.py)."""
 
 
 def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
@@ -394,10 +470,17 @@ def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
 
 CHOICES = (
     ("model", "dtype", ["float32", "bfloat16"]),
-    ("model", "attention", ["sdpa", "eager"]),
+    ("model", "attention", ["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flex_attention"]),
     ("model.encoder", "kind", ["mimi", "whisper", "hf"]),
-    ("align", "engine", ["pocketsphinx"]),
+    ("model.encoder", "features", ["latents", "codes"]),
+    ("data", "span_encoding", ["separate", "slice"]),
+    ("data", "features", ["audio", "cache"]),
+    ("data", "cache_dtype", ["float16", "float32"]),
+    ("align", "engine", ["pocketsphinx", "ctc"]),
     ("teacher", "mode", ["store", "live"]),
+    ("teacher", "keep", ["topk", "sampled"]),
+    ("teacher", "tail", ["draws", "ghost", "renormalise"]),
+    ("teacher", "placement", ["device", "offload", "sharded", "sharded_offload"]),
     ("synth", "engine", ["hibari", "espeak"]),
     ("select", "policy", ["active", "uniform"]),
 )
@@ -439,6 +522,21 @@ def check(recipe: Recipe, path: Path) -> None:
         refuse(value not in choices, f"{section}.{name}", f"is {value!r}, not {listed}")
     for key, least, value in bounded(recipe):
         refuse(value < least, key, f"is {value}, must be at least {least}")
+    teacher = recipe.teacher
+    if teacher.mode == "store":
+        refuse(teacher.keep == "sampled" and teacher.tail != "draws", "teacher.tail",
+               f"is {teacher.tail}, which needs the top", "set teacher.keep=topk, or teacher.tail=draws")  # fmt: skip
+        refuse(teacher.keep == "topk" and teacher.tail == "draws" and teacher.samples == 0, "teacher.samples",
+               "is 0, and teacher.tail is draws", "set teacher.samples, or teacher.tail=ghost")  # fmt: skip
+        kept, most = (("top_k + samples", teacher.top_k + teacher.samples) if teacher.keep == "topk"
+                      else ("resolution", teacher.resolution))  # fmt: skip
+        refuse(most > MOST_KEPT, f"teacher.{kept}", f"is {most}: a position can have {MOST_KEPT} tokens at most")
+    encoder, data = recipe.model.encoder, recipe.data
+    refuse(encoder.features == "codes" and encoder.kind != "mimi", "model.encoder.features",
+           f"is codes, and {encoder.kind} has none", "set it to latents, or model.encoder.kind to mimi")  # fmt: skip
+    refuse(data.features == "cache" and data.span_encoding != "slice", "data.features",
+           "is cache, but data.span_encoding is separate: spans are drawn anew in every epoch, so their own encodings "
+           "cannot be kept", "set data.span_encoding=slice, or data.features=audio")  # fmt: skip
     adapter = recipe.model.adapter
     refuse(adapter.width % adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
     refuse(adapter.heads % adapter.kv_heads != 0, "model.adapter.heads", "must be a multiple of kv_heads")
@@ -455,6 +553,13 @@ def check(recipe: Recipe, path: Path) -> None:
             refuse(True, f"{key}.init_from", f"is {stage.init_from!r}, {why[0]}", why[1])
         earlier.append(name)
         refuse(not 0 <= stage.alpha <= 1, f"{key}.alpha", f"is {stage.alpha}, not between 0 and 1")
+        refuse(not stage.temperature > 0, f"{key}.temperature", f"is {stage.temperature}, not above 0")
+        refuse(
+            stage.temperature != 1 and (recipe.teacher.mode != "live" or not stage.alpha),
+            f"{key}.temperature",
+            f"is {stage.temperature}: what is stored of a teacher, and a label, can only be learnt at 1",
+            "set teacher.mode to live and alpha above 0, or temperature to 1",
+        )
         refuse(
             len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas),
             f"{key}.betas",
@@ -471,6 +576,15 @@ def check(recipe: Recipe, path: Path) -> None:
         for source in stage.sources:
             refuse(
                 source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text"
+            )
+    for scheme, options in recipe.storage.options.items():
+        refuse(not isinstance(options, dict), f"storage.options.{scheme}", f"is {options!r}, not settings by name")
+        for name in options:
+            refuse(
+                re.search(r"secret|passw|token|credential|^key$", name, re.I) is not None,
+                f"storage.options.{scheme}.{name}",
+                "would be recorded with every run",
+                "leave keys and tokens to the environment, where the libraries look for them",
             )
     chosen = recipe.select.checkpoint
     refuse(

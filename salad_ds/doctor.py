@@ -177,6 +177,22 @@ def triton() -> Iterator[Finding]:
                   "" if have else "only GPUs use it; it comes with a torch that has CUDA")
 
 
+def distillation() -> Iterator[Finding]:
+    """Which code computes the distillation loss here."""
+    import torch
+
+    from salad_ds.distill import backend, products
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        name, reason = backend.choose(device)
+    except ValueError as error:
+        yield Finding(FAULT, "distillation", str(error), f"unset {backend.VARIABLE}")
+        return
+    faster = device.type == "cpu" and products.onednn_is_faster()
+    yield Finding(OK, "distillation", f"backend {name}: {reason}" + ("; matrix products by oneDNN" if faster else ""))
+
+
 def compilers() -> Iterator[Finding]:
     """DeepSpeed compiles its operators (CPU Adam for offload, fused GPU optimisers) at their first use."""
     what = "DeepSpeed's own optimisers are compiled at their first use"
@@ -258,5 +274,5 @@ def have(what: str) -> bool:
     return version(what) is not None or shutil.which(what) is not None
 
 
-CHECKS = (python, machine, disk, packages, accelerator, triton, compilers, deepspeed, torchaudio, sound, tracking,
-          assets)
+CHECKS = (python, machine, disk, packages, accelerator, triton, distillation, compilers, deepspeed, torchaudio, sound,
+          tracking, assets)

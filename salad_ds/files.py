@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from salad_ds.errors import DataError
+from salad_ds.errors import DataError, SaladError
 
 
 @contextlib.contextmanager
@@ -39,14 +39,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def sole_writer(directory: str | Path, patience: float = 0.0) -> Iterator[bool]:
+def sole_writer(directory: str | Path, patience: float = 0.0, name: str = ".lock") -> Iterator[bool]:
     """Hold the lock of ``directory`` (the kernel lets go of it when the process dies); yields whether it was free.
 
-    Waits up to ``patience`` seconds for another writer to end.
+    Waits up to ``patience`` seconds for another writer to end. ``name``: of the lock's file, where a directory has
+    several.
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + patience
-    with open(Path(directory) / ".lock", "w") as file:
+    with open(Path(directory) / name, "w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,6 +56,9 @@ def sole_writer(directory: str | Path, patience: float = 0.0) -> Iterator[bool]:
                     time.sleep(0.2)
                     continue
                 yield False
+            except OSError as error:
+                raise SaladError(f"{directory} cannot be locked ({error.strerror})",
+                                 "mount this file system with locks (Lustre: -o flock), or work on another") from None
             else:
                 yield True
             return

@@ -1,55 +1,108 @@
-"""``salad-ds lint``: reads every byte that a recipe has made (shards, word times, teacher store) and names every fault.
+"""``salad-ds lint``: reads every byte that a recipe has made (shards, word times, cached frames, teacher store), or of
+the directories of shards it is given, and names every fault.
 
 Training counts a bad sample and goes on; lint is for finding out beforehand, after a copy, or when a stage has stopped.
-Nothing is changed.
+It is not fatal below a share of bad samples, as in training, and changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from salad_ds.config import Recipe
-from salad_ds.data.check import Checked, check_shards
+from salad_ds.config import DataConfig, Recipe, StorageConfig
+from salad_ds.data import storage
+from salad_ds.data.check import SHOWN, Checked, as_json, check_shards
+from salad_ds.data.check_shard import KINDS, Fault
 from salad_ds.errors import DataError, SaladError
 from salad_ds.progress import Progress
 
-SHOWN = 50
-"""Faults printed per directory; all are counted."""
 
+def lint(recipe: Recipe, stream: TextIO | None = None, quiet: bool = False, max_bad_share: float | None = None,
+         listing: str | Path | None = None) -> list[Checked]:
+    """Check what there is of the recipe's shards and teacher store; print a table, and the faults with their mends.
 
-def lint(recipe: Recipe, stream: TextIO = sys.stdout, quiet: bool = False) -> list[Checked]:
-    """Check what there is of the recipe's shards and teacher store; print a table and every fault, with its mend.
-
-    What has not been made yet is said, and is no fault. Raises DataError at the end if there are faults.
+    What has not been made yet is said, and is no fault. ``max_bad_share``: by default data.max_bad_share. ``listing``:
+    a file that gets every fault, as a line of JSON. Raises DataError at the end if a directory has more bad samples
+    than that, or the store any fault.
     """
-    checked = []
-    with Progress("lint", None, "shards", quiet=quiet) as progress:
-        for name in directories(recipe):
-            for row in check_shards(name, recipe.path(name)):
-                progress.update(row.shards + sum(other.shards for other in checked) - progress.count, name)
+    places = {name: recipe.path(name) for name in directories(recipe)}
+    more = [lambda: check_store(recipe)] if recipe.teacher.mode == "store" else []
+    share = recipe.data.max_bad_share if max_bad_share is None else max_bad_share
+    return check_all(places, stream, quiet, share, listing, recipe.storage, more)
+
+
+def lint_shards(names: Iterable[str], max_bad_share: float | None = None, listing: str | Path | None = None,
+                stream: TextIO | None = None, quiet: bool = False) -> list[Checked]:
+    """Check directories of shards, paths or URLs; as ``lint``. One that does not exist is an error."""
+    share = DataConfig.max_bad_share if max_bad_share is None else max_bad_share
+    places = {name: storage.place_of(name) for name in names}
+    for place in places.values():
+        if storage.local(place) is not None and not storage.exists(place):
+            raise DataError(f"{place} does not exist", "give a recipe, or directories of shards")
+    return check_all(places, stream, quiet, share, listing)
+
+
+def check_all(places: Mapping[str, Path | str], stream: TextIO | None, quiet: bool, max_bad_share: float,
+              listing: str | Path | None = None, settings: StorageConfig | None = None,
+              more: Iterable[Callable[[], Checked]] = ()) -> list[Checked]:
+    stream, checked = stream or sys.stdout, list[Checked]()
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress("lint", None, "shards", quiet=quiet))
+        lines = stack.enter_context(open(listing, "w", encoding="utf-8")) if listing else None
+
+        def tell(name: str, fault: Fault) -> None:
+            if lines is not None:
+                lines.write(as_json(name, fault) + "\n")
+
+        for name, place in places.items():
+            before, row = progress.count, Checked(name)
+            for row in check_shards(name, place, settings, lambda fault, name=name: tell(name, fault)):
+                of = f"{name}: {row.shards} of {row.total}" + (f", {row.counts.total()} faults" if row.counts else "")
+                progress.update(before + row.shards - progress.count, of)
             checked.append(row)
-    if recipe.teacher.mode == "store":
-        checked.append(check_store(recipe))
+        for check in more:
+            checked.append(check())
+            for fault in (fault for faults in checked[-1].faults.values() for fault in faults):
+                tell(checked[-1].name, fault)
     stream.write(table(checked))
-    faulty = [row for row in checked if row.faults]
-    for row in faulty:
-        for what, mend in row.faults[:SHOWN]:
-            stream.write(f"\n{what}\n" + (f"  mend: {mend}\n" if mend else ""))
-        if len(row.faults) > SHOWN:
-            stream.write(f"\n{len(row.faults) - SHOWN} more in {row.name}\n")
+    for row in checked:
+        stream.write(named(row))
+    faulty, stopping = [row for row in checked if row.counts], [row for row in checked if row.stops(max_bad_share)]
+    count = sum(row.counts.total() for row in faulty)
+    faults = f"{count} {'fault' if count == 1 else 'faults'}"
     if not faulty:
         stream.write("\nno faults\n")
+    elif not stopping:
+        stream.write(f"\n{faults}; nowhere more than {max_bad_share:.0%} of the samples are bad\n")
     stream.flush()
-    if faulty:
-        count = sum(len(row.faults) for row in faulty)
-        raise DataError(
-            f"{count} {'fault' if count == 1 else 'faults'} in {', '.join(row.name for row in faulty)}",
-            "each is named above, with what to do about it",
-        )
+    if stopping:
+        raise DataError(f"{faults} in {', '.join(row.name for row in faulty)}; too much is bad in "
+                        f"{', '.join(row.name for row in stopping)}",
+                        "the faults are named above, with what to do about them"
+                        + ("" if listing else "; --list FILE writes down every one"))
     return checked
+
+
+def named(row: Checked) -> str:
+    """The faults of one directory, kind by kind, for people."""
+    if not row.counts:
+        return ""
+    out = [f"\n{row.name}: {row.bad} of {row.samples} samples are bad ({row.bad / max(row.samples, 1):.1%})"]
+    for kind, count in row.counts.most_common():
+        out.append(f"\n{count} {kind}: {KINDS[kind]}")
+        mend = ""
+        for fault in row.faults[kind]:
+            out.append(f"  {fault.what}")
+            if fault.mend not in ("", mend):
+                mend = fault.mend
+                out.append(f"    mend: {mend}")
+        if count > SHOWN:
+            out.append(f"  {count - SHOWN} more")
+    return "\n".join(out) + "\n"
 
 
 def directories(recipe: Recipe) -> list[str]:
@@ -130,7 +183,7 @@ def table(checked: Iterable[Checked]) -> str:
         timed = f"{row.timed}" + (f" + {row.dropped} dropped" if row.dropped else "") if speech else ""
         hours = f"{row.seconds / 3600:.2f}" if speech else ""
         counts = (row.kind, str(row.shards), str(row.samples), hours, timed) if row.kind else ("",) * 5
-        rows.append((row.name, *counts, str(len(row.faults)) if row.kind or row.faults else "", row.note))
+        rows.append((row.name, *counts, str(row.counts.total()) if row.kind or row.counts else "", row.note))
     widths = [max(len(row[i]) for row in rows) for i in range(8)]
     lines = []
     for row in rows:

@@ -61,10 +61,13 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
 
         return align(recipe)
 
-    def precompute() -> object:
-        from salad_ds.teacher.precompute import precompute
+    def encode() -> object:
+        from salad_ds.encode import encode
 
-        return precompute(recipe)
+        return encode(recipe)
+
+    def precompute(stage: str) -> Callable[[], object]:
+        return lambda: run_precompute(recipe, recipe_path, overrides, stage)
 
     def measure(checkpoint: str) -> Callable[[], object]:
         def action() -> object:
@@ -94,6 +97,8 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
     if recipe.synthesize.text:
         stations.append(("synthesize", synthesize))
     stations.append(("align", align))
+    if recipe.data.features == "cache":
+        stations.append(("encode", encode))
 
     def examine(checkpoint: str) -> None:
         if recipe.measure.speech:
@@ -102,18 +107,34 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
             stations.append((f"evaluate {checkpoint}", evaluate(checkpoint)))
 
     examine("init")
-    for name, stage in recipe.stages.items():
+    for number, (name, stage) in enumerate(recipe.stages.items()):
         if recipe.select.text and any(source.path.startswith(recipe.select.out + "/") for source in stage.sources):
             stations.append(("select", select))
-        if recipe.teacher.mode == "store":
-            stations.append((f"precompute {name}", precompute))
+        if recipe.data.features == "cache" and number:  # what was selected since
+            stations.append((f"encode {name}", encode))
+        if recipe.teacher.mode == "store" and stage.alpha > 0:
+            stations.append((f"precompute {name}", precompute(name)))
         stations.append((f"train {name}", train(name)))
         examine(name)
     return stations
 
 
+def run_precompute(recipe: Recipe, recipe_path: str, overrides: list[str], stage: str) -> None:
+    """Fill the teacher store: on the stage's ranks if they have a GPU each or share a sharded teacher, else in this
+    process, which then has all cores."""
+    import torch
+
+    ranks = recipe.stages[stage].ranks
+    if ranks > 1 and (torch.cuda.is_available() or recipe.teacher.placement.startswith("sharded")):
+        launch(recipe, ranks, f"precompute for {stage}", "precompute", recipe_path, *overrides)
+        return
+    from salad_ds.teacher.precompute import precompute
+
+    precompute(recipe)
+
+
 def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stage: str) -> None:
-    """``deepspeed --num_gpus RANKS --module salad_ds train RECIPE --stage STAGE``; its output passes through.
+    """``salad-ds train RECIPE --stage STAGE`` on the stage's ranks.
 
     Raises SaladError when the job fails; the next call continues from its newest checkpoint.
     """
@@ -122,6 +143,15 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
     if already_done(recipe.path(stage), stage_digest(recipe, stage)):
         print(f"{stage}: done before, {recipe.path(stage) / 'model'}")
         return
+    ranks = recipe.stages[stage].ranks
+    launch(recipe, ranks, f"training of {stage}", "train", recipe_path, *overrides, "--stage", stage)
+
+
+def launch(recipe: Recipe, ranks: int, what: str, *arguments: str) -> None:
+    """``deepspeed --num_gpus RANKS --module salad_ds ARGUMENTS``; its output passes through.
+
+    Raises SaladError naming ``what`` when the job fails.
+    """
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.is_file():
         raise SaladError(
@@ -134,7 +164,7 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         "--hostfile",
         os.devnull,  # a hostfile in DeepSpeed's default place must not take this run elsewhere
         "--num_gpus",
-        str(recipe.stages[stage].ranks),
+        str(ranks),
         "--master_port",
         str(free_port()),
         "--log_level",
@@ -142,11 +172,7 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         "--no_local_rank",
         "--module",
         "salad_ds",
-        "train",
-        recipe_path,
-        *overrides,
-        "--stage",
-        stage,
+        *arguments,
     ]
     environment = dict(os.environ, PATH=f"{launcher.parent}{os.pathsep}{os.environ.get('PATH', '')}")
     environment[PARENT] = str(os.getpid())
@@ -159,8 +185,8 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise SaladError(
-            f"training of {stage} ended with exit code {done.returncode}",
-            "see its last lines above; the same command goes on from the newest checkpoint",
+            f"{what} ended with exit code {done.returncode}",
+            "see its last lines above; the same command goes on where it stopped",
         )
 
 

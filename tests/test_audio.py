@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salad_ds.audio import cut, decode, encode_flac, probe, resample
+from salad_ds.audio import cut, decode, decode_spans, encode_flac, probe, resample
 from salad_ds.errors import DataError
 
 
@@ -63,6 +63,19 @@ def test_unusable_audio_is_a_data_error(raw, reason):
         decode(raw)
 
 
+def test_a_header_that_promises_more_than_memory_holds_is_a_data_error():
+    raw = bytearray(encode_flac(tone(), 16000))
+    raw[21] |= 0x0F  # the upper bits of the number of samples: 2 ** 36 and some, 256 GiB
+    raw[22] = 0xFF
+    with pytest.raises(DataError, match="does not decode"):
+        decode(bytes(raw))
+
+
+def test_rates_that_would_take_gigabytes_to_resample_are_refused():
+    with pytest.raises(DataError, match="16001 Hz cannot be resampled to 16000 Hz"):
+        resample(tone(), 16001, 16000)
+
+
 def test_a_truncated_flac_and_a_missing_file_are_data_errors(tmp_path):
     with pytest.raises(DataError):
         decode(encode_flac(tone(), 16000)[:20])
@@ -96,3 +109,26 @@ def test_cuts_tile_the_wave(first, second):
         except DataError:
             assert round(min(end, 0.5) * 16000) <= round(start * 16000)
     np.testing.assert_array_equal(np.concatenate(pieces), wave)
+
+
+FILES = [("FLAC", "PCM_16"), ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("OGG", "VORBIS")]
+
+
+@pytest.mark.parametrize("ending, subtype", FILES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_spans_are_what_cut_takes_of_the_whole(ending, subtype, channels):
+    """To the bit, whether they are sought or cut: in order, out of order, over the end. The float file is too loud."""
+    rng = np.random.default_rng(4)
+    wave = (rng.standard_normal((50_001, channels)) * (0.7 if subtype == "FLOAT" else 0.1)).astype(np.float32)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, 16000, format=ending, subtype=subtype)
+    whole, rate = decode(buffer.getvalue())
+    spans = [(0.0, 0.5), (2.9, 9.0), (1.00003, 2.2), (0.7, 0.70004)]
+    waves, at = decode_spans(buffer.getvalue(), spans)
+    assert at == rate == 16000
+    for (start, end), found in zip(spans, waves, strict=True):
+        assert found.dtype == np.float32 and np.array_equal(found, cut(whole, rate, start, end))
+    with pytest.raises(DataError, match="holds no samples"):
+        decode_spans(buffer.getvalue(), [(0.0, 1.0), (4.0, 5.0)])
+    with pytest.raises(DataError, match="does not decode"):
+        decode_spans(b"fLaC" + bytes(300), [(0.0, 1.0)])

@@ -22,7 +22,8 @@ def test_a_set_up_environment_has_no_faults(examined):
     healthy, table = examined
     assert healthy, table
     assert "cannot be examined" not in table
-    for name in ("python", "torch", "bfloat16", "deepspeed", "torchaudio", "soundfile", "mlflow", "ninja", *ASSETS):
+    for name in ("python", "torch", "bfloat16", "distillation", "deepspeed", "torchaudio", "soundfile", "mlflow",
+                 "ninja", *ASSETS):
         assert f"  {name} " in table, name
 
 

@@ -92,7 +92,7 @@ def test_a_flipped_bit_names_the_shard_and_the_sample(work):
     offset, size, _ = index["samples"][1]["audio"]
     flip(tar, offset + 2)  # the mark at the head of the FLAC
     said = faults_of(make_recipe(work))
-    assert f"{tar} is damaged: its SHA-256 is not the manifest's" in said
+    assert f"{tar} is damaged: its checksum is not the manifest's" in said
     assert f"{tar}: s4: audio does not decode" in said
     assert "000000.tar" not in said and "000002.tar" not in said
 
@@ -188,9 +188,9 @@ def test_a_key_in_two_shards_is_named(work):
 def test_a_sample_whose_json_lies_about_its_length(work):
     shutil.rmtree(work / "speech")
     liar = speech("liar")
-    write_speech(work / "speech", [Sample("liar", {**liar.meta, "duration": 3.0}, liar.audio), speech("sound")])
+    write_speech(work / "speech", [Sample("liar", {**liar.meta, "duration": 3.0}, liar.audio), speech("honest")])
     said = faults_of(make_recipe(work))
-    assert "liar lasts 0.80 s, its JSON says 3.00 s" in said and "sound" not in said
+    assert "liar lasts 0.80 s, its JSON says 3.00 s" in said and "honest" not in said
 
 
 def test_damaged_manifests_and_half_written_directories(work):

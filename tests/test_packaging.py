@@ -71,7 +71,7 @@ def test_nothing_that_lies_beside_the_code_is_left_behind(installed):
 def test_what_is_imported_is_declared():
     """Every package that the code imports is a requirement of ours, not only somebody else's."""
     lists = [(REPOSITORY / name).read_text() for name in ("setup.py", "salad_ds/assets/requirements.txt")]
-    named = re.findall(r'^(?: {4}")?([A-Za-z][\w-]*)[><=]', "\n".join(lists), re.MULTILINE)
+    named = re.findall(r'(?:^|")([A-Za-z][\w-]*)[><=]', "\n".join(lists), re.MULTILINE)
     declared = {name.lower().replace("-", "_") for name in named}
     owners = metadata.packages_distributions()
     own = {"salad_ds", "data_prep", "ds_configs"} | sys.stdlib_module_names

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from salad_ds.errors import DataError
-from salad_ds.text import split_words, start_token, text_key, tokenize, tokenizer_identity
+from salad_ds.text import count_words, split_words, start_token, text_key, tokenize, tokenizer_identity
 
 WORDS = st.text(alphabet=st.characters(blacklist_categories=("Cs", "Zs", "Cc", "Zl", "Zp")), min_size=1, max_size=8)
 
@@ -132,3 +132,9 @@ def test_the_key_depends_on_every_id_and_the_identity_not_on_the_last_call(token
     before = tokenizer_identity(tokenizer)
     tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=2)
     assert tokenizer_identity(tokenizer) == before
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from(" \t\n\x1c\x85\xa0\u2003\u200b\u3000"))))
+@settings(max_examples=300)
+def test_words_are_counted_as_they_are_split(text):
+    assert count_words(text) == len(split_words(text))

@@ -11,36 +11,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from pocketsphinx import Decoder
 
 from salad_ds.align.pronounce import pronounce
-from salad_ds.align.spoken import READINGS, has_readings, spoken_words
+from salad_ds.align.segments import Segment, align_text, is_english
 from salad_ds.audio import decode, resample
 from salad_ds.data.word_times import Word
 from salad_ds.errors import DataError
-from salad_ds.text import split_words
 
 RATE = 16000
 FRAME = 0.01  # seconds
 PAD = 0.25  # seconds of noise on both sides: the model wants silence around speech
 NOISES = (1e-3, 3e-4, 3e-3)  # clean synthetic speech fails without noise, at which level depends on the voice
-PAUSE = 0.3  # a longer silence does not belong to the word before it
-TAIL = 0.1  # seconds given to a word before a pause: pocketsphinx ends words early
 FILLERS = ("<s>", "</s>", "<sil>", "(NULL)")
 # The narrow beams are pocketsphinx's own; the wide ones are slower and save utterances with a hesitation or a noise.
 BEAMS = ({}, {"beam": 1e-120, "wbeam": 1e-100, "pbeam": 1e-120})
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A spoken word: frames ``[first, last]`` (padding included) and its log-likelihood relative to the best states."""
-
-    first: int
-    last: int
-    log_likelihood: float
 
 
 class PocketsphinxAligner:
@@ -61,7 +48,7 @@ class PocketsphinxAligner:
 
         Raises DataError whose ``what`` is the reason why there are no times.
         """
-        if not language.lower().startswith("en"):
+        if not is_english(language):
             raise DataError(f"language {language} has no acoustic model", "use another aligner")
         wave, rate = decode(audio)
         duration = len(wave) / rate
@@ -70,24 +57,7 @@ class PocketsphinxAligner:
     def align_wave(self, wave: np.ndarray, text: str, duration: float | None = None, seed: str = "") -> list[Word]:
         """As align, for ``wave`` [samples] at 16 kHz."""
         duration = len(wave) / RATE if duration is None else duration
-        written = [text[begin:end] for begin, end in split_words(text)]
-        best: tuple[float, list[list[str]], list[Segment]] | None = None
-        for reading in READINGS if has_readings(text) else READINGS[:1]:
-            spoken = [spoken_words(word, reading) for word in written]
-            words = [word for group in spoken for word in group]
-            if not words:
-                raise DataError("nothing is spoken", "remove the sample")
-            if best is not None and spoken == best[1]:
-                continue
-            segments = self.segment(wave, words, seed)
-            if segments is None:
-                continue
-            score = sum(segment.log_likelihood for segment in segments) / sum(s.last - s.first + 1 for s in segments)
-            if best is None or score > best[0]:
-                best = (score, spoken, segments)
-        if best is None:
-            raise DataError("text and sound do not align", "check the transcript")
-        return to_words(best[1], best[2], duration)
+        return align_text(text, duration, lambda words: self.segment(wave, words, seed))
 
     def segment(self, wave: np.ndarray, words: Sequence[str], seed: str) -> list[Segment] | None:
         """The segments of ``words`` in order, or None when no noise level and beam finds all of them."""
@@ -114,15 +84,16 @@ class PocketsphinxAligner:
             decoder.process_raw(pcm, full_utt=True)
             decoder.end_utt()
             found = decoder.seg()
-            segments = [(s.word.split("(")[0], Segment(s.start_frame, s.end_frame, log(s.ascore)))
+            segments = [(s.word.split("(")[0], segment(s.start_frame, s.end_frame, s.ascore))
                         for s in found if s.word not in FILLERS and s.word[0] not in "[+"] if found is not None else []
         except RuntimeError:  # the search died: no path survived the beam
             return None
         return [segment for _, segment in segments] if [word for word, _ in segments] == list(words) else None
 
 
-def log(likelihood: float) -> float:
-    return math.log(max(likelihood, 1e-300))
+def segment(first: int, last: int, likelihood: float) -> Segment:
+    """Frames ``[first, last]`` of the padded wave, with the likelihood relative to the best states."""
+    return Segment(first * FRAME - PAD, (last + 1) * FRAME - PAD, last - first + 1, math.log(max(likelihood, 1e-300)))
 
 
 def with_noise(wave: np.ndarray, level: float, seed: str) -> bytes:
@@ -133,32 +104,3 @@ def with_noise(wave: np.ndarray, level: float, seed: str) -> bytes:
     padded[pad:pad + len(wave)] = wave
     padded += generator.standard_normal(len(padded), dtype=np.float32) * np.float32(level)
     return (np.clip(padded, -1, 1) * 32767).astype("<i2").tobytes()
-
-
-def to_words(spoken: list[list[str]], segments: list[Segment], duration: float) -> list[Word]:
-    """Segments of spoken words → one Word per written word, within ``[0, duration]`` seconds.
-
-    A word ends where the next one starts unless a pause lies between. A written word that is not spoken ("-") lies
-    where the word before it ends, with no length and the score 1.
-    """
-    starts, ends, scores, place = [], [], [], 0
-    for group in spoken:
-        mine = segments[place:place + len(group)]
-        place += len(group)
-        starts.append(mine[0].first * FRAME - PAD if mine else math.nan)
-        ends.append((mine[-1].last + 1) * FRAME - PAD if mine else math.nan)
-        frames = sum(segment.last - segment.first + 1 for segment in mine)
-        scores.append(math.exp(sum(segment.log_likelihood for segment in mine) / frames) if mine else 1.0)
-    words: list[Word] = []
-    last = 0.0
-    for number, (start, end, score) in enumerate(zip(starts, ends, scores, strict=True)):
-        if math.isnan(start):
-            words.append(Word(last, last, 1.0))
-            continue
-        following = next((s for s in starts[number + 1:] if not math.isnan(s)), math.inf)
-        end = following if following - end <= PAUSE else end + TAIL
-        start = min(max(start, 0.0), duration)
-        end = min(max(end, start), duration)
-        words.append(Word(start, end, min(max(score, 0.0), 1.0)))
-        last = end
-    return words

@@ -1,30 +1,35 @@
 """``align``: word times for every speech corpus of a recipe, shard by shard.
 
-Shards are read in sequence with webdataset, their samples go to one process per core, and a shard's sidecar is written
-whole when its last sample is back: a run that was killed goes on at the first shard without one. Sidecars that another
-engine wrote (a TTS that knows its own word times) are left alone.
+Shards are read in sequence, wherever they lie; their samples go to one process per core, and a shard's sidecar is
+written whole when its last sample is back: a run that was killed goes on at the first shard without one. Sidecars that
+another engine wrote (a TTS that knows its own word times) are left alone.
 """
 
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salad_ds.align.pool import spread
+import torch
+
 from salad_ds.config import AlignConfig, Recipe
+from salad_ds.data import storage
+from salad_ds.data.parts import WHOLE, Part, part_of, ranks
 from salad_ds.data.rejections import Rejections, lines, one_line, too_many
-from salad_ds.data.samples import is_audio, own_key, parse_meta
 from salad_ds.data.shard_set import ShardSet
 from salad_ds.data.word_times import Word, read_head, words_path, write_words
 from salad_ds.environment import cores
 from salad_ds.errors import DataError, RecipeError
+from salad_ds.pool import spread
 from salad_ds.progress import Progress, clock
 
-ENGINES = ("pocketsphinx",)
+ENGINES = ("pocketsphinx", "ctc")
 TOO_LONG = "longer than max_seconds"
 
 
@@ -68,14 +73,17 @@ class AlignReport:
         return "\n".join([head, *lines("  dropped", self.dropped.table())])
 
 
-def align(recipe: Recipe) -> list[AlignReport]:
+def align(recipe: Recipe, part: str | Part = "") -> list[AlignReport]:
     """Give word times to every speech corpus of ``recipe``; print and return what was done.
+
+    ``part`` i/n takes every n-th shard, from the i-th; ``auto`` that of this task of a SLURM array; empty, the shards
+    are divided by the ranks of the launcher, if there is one.
 
     Raises RecipeError for an unknown engine, DataError for a missing corpus or too many dropped utterances.
     """
-    reports = []
+    part, reports = part_of(part) if part else ranks(), []
     for directory in speech_directories(recipe):
-        report = align_directory(directory, recipe.align, recipe.data.max_bad_share)
+        report = align_directory(directory, recipe.align, recipe.data.max_bad_share, part=part)
         print(report)
         reports.append(report)
     return reports
@@ -87,13 +95,14 @@ def speech_directories(recipe: Recipe) -> list[Path]:
     for stage in recipe.stages.values():
         for source in stage.sources:
             path = recipe.path(source.path)
-            if source.kind == "speech" and path.is_dir() and next(path.glob("*.tar"), None) is not None:
+            names = storage.names_in(path, recipe.storage) if source.kind == "speech" else set()
+            if "manifest.json" in names or any(name.endswith(".tar") for name in names):
                 found.setdefault(path)
     return [path for path in found if ShardSet.open(path).kind == "speech"]
 
 
 def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: float = 1.0,
-                    quiet: bool = False) -> AlignReport:
+                    quiet: bool = False, part: Part = WHOLE) -> AlignReport:
     """Write the missing sidecars of the shards in ``directory``.
 
     Samples without word times are named in the sidecar's ``dropped`` and in the report. Raises DataError, once all is
@@ -105,13 +114,16 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
     if shards.kind != "speech":
         raise DataError(f"{directory} holds texts", "align speech")
     settings = {"min_score": config.min_score, "max_seconds": config.max_seconds}
-    todo = [number for number in range(len(shards.shards)) if not is_done(shards, number, config.engine, settings)]
-    report = AlignReport(Path(directory), shards_done=len(todo), shards_kept=len(shards.shards) - len(todo))
+    if config.engine == "ctc":
+        settings["model"] = config.model
+    mine = list(part.take(range(len(shards.shards))))
+    todo = [number for number in mine if not is_done(shards, number, config.engine, settings)]
+    report = AlignReport(Path(directory), shards_done=len(todo), shards_kept=len(mine) - len(todo))
     started = time.monotonic()
     if todo:
         AlignRun(shards, config, settings, todo, report, quiet).run()
     report.wall_seconds = time.monotonic() - started
-    for number in set(range(len(shards.shards))) - set(todo):
+    for number in set(mine) - set(todo):
         times = shards.word_times(number)
         assert times is not None
         report.aligned += len(times.words)
@@ -128,18 +140,19 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
 
 
 def is_done(shards: ShardSet, number: int, engine: str, settings: dict[str, Any]) -> bool:
-    """Whether this shard's sidecar is to be kept: another engine's always, our own if its settings were the same.
+    """Whether this shard's sidecar is to be kept: one that no aligner wrote (a corpus or a TTS knows its times better)
+    always, an aligner's if engine and settings were the same.
 
     Raises DataError for a sidecar that belongs to another tar.
     """
     path = words_path(shards.shards[number])
-    if not path.is_file():
+    head = read_head(path, shards.settings)
+    if head is None:
         return False
-    head = read_head(path)
-    if head["shard_sha256"] != shards.manifest["shards"][number]["sha256"]:
-        raise DataError(f"{path} holds the word times of another {shards.shards[number].name}",
+    if head["shard_sha256"] != shards.sha256(number):
+        raise DataError(f"{storage.shown(path)} holds the word times of another {shards.shards[number].name}",
                         "delete it and align again")
-    return head["engine"] != engine or head.get("settings") == settings
+    return head["engine"] not in ENGINES or (head["engine"], head.get("settings")) == (engine, settings)
 
 
 class AlignRun:
@@ -149,45 +162,32 @@ class AlignRun:
                  report: AlignReport, quiet: bool) -> None:
         self.shards, self.config, self.settings, self.todo, self.report = shards, config, settings, todo, report
         self.quiet = quiet
-        rows = shards.manifest["shards"]
-        first = shards._first
-        self.durations = {(number, shards.entry(i).key): shards.entry(i).duration
-                          for number in todo for i in range(first[number], first[number + 1])}
-        self.waiting = {number: rows[number]["samples"] for number in todo}
+        self.durations: dict[tuple[int, str], float] = {}  # of what is under way
+        self.waiting = {number: len(shards.samples_in(number)) for number in todo}
         self.words: dict[int, dict[str, list[Word]]] = {number: {} for number in todo}
         self.dropped: dict[int, dict[str, list[str]]] = {number: {} for number in todo}
 
     def run(self) -> None:
-        workers = self.config.workers or cores()
-        workers = max(1, min(workers, len(self.durations)))
-        total = round(sum(self.durations.values()))
+        workers = self.config.workers or default_workers(self.config)
+        workers = max(1, min(workers, sum(self.waiting.values())))
+        total = round(sum(self.shards.rows.seconds[number] for number in self.todo))
         with Progress("align", total, "s of speech", quiet=self.quiet) as self.progress:
-            work = functools.partial(align_one, engine=self.config.engine)
+            work = functools.partial(align_one, engine=self.config.engine, model=self.config.model)
             for task, result in spread(work, self.tasks(), workers):
                 self.take(task.shard, task.key, result or Aligned(None, "the aligner crashed"))
 
     def tasks(self) -> Iterator[Task]:
-        """What is to be aligned, read in sequence. What cannot be is dropped here."""
-        import webdataset
-
-        # Absolute paths: a relative one with a colon would be taken for a URL.
-        urls = {str(self.shards.shards[number].absolute()): number for number in self.todo}
-        met: set[tuple[int, str]] = set()
-        # Every process that aligns aligns all of it: no splitting by rank or loader worker.
-        for raw in webdataset.WebDataset(list(urls), shardshuffle=False, nodesplitter=None, workersplitter=None,
-                                         handler=webdataset.ignore_and_continue):
-            number, key = urls[raw["__url__"]], own_key(raw["__key__"])
-            if (number, key) not in self.durations or (number, key) in met:
-                continue  # the index has named and counted it
-            met.add((number, key))
-            if self.durations[number, key] > self.config.max_seconds:
-                self.take(number, key, Aligned(None, TOO_LONG, f"{self.durations[number, key]:.1f} s"))
-                continue
-            meta = parse_meta(raw["json"], key)
-            audio = next(value for ending, value in raw.items() if is_audio(ending))
-            yield Task(number, key, audio, meta["text"], str(meta.get("language") or "en"))
-        for number, key in self.durations.keys() - met:
-            raise DataError(f"{self.shards.shards[number]} ends before sample {key}", "copy this shard again")
+        """What is to be aligned, read in sequence. What is too long is dropped here."""
+        for number in self.todo:
+            for i in self.shards.samples_in(number):
+                entry = self.shards.entry(i)
+                self.durations[number, entry.key] = entry.duration
+                if entry.duration > self.config.max_seconds:
+                    self.take(number, entry.key, Aligned(None, TOO_LONG, f"{entry.duration:.1f} s"))
+                    continue
+                sample = self.shards.read(i)
+                assert sample.audio is not None
+                yield Task(number, entry.key, sample.audio, sample.text, str(sample.meta.get("language") or "en"))
 
     def take(self, number: int, key: str, result: Aligned) -> None:
         if result.words is not None:
@@ -200,27 +200,45 @@ class AlignRun:
         else:
             self.dropped[number].setdefault(result.reason, []).append(key)
             self.report.dropped.add(result.reason, key, result.detail)
-        self.report.audio_seconds += self.durations[number, key]
+        self.report.audio_seconds += self.durations.pop((number, key))
         whole = round(self.report.audio_seconds) - self.progress.count
         self.progress.update(whole, f"{self.report.dropped.count} dropped")
         self.waiting[number] -= 1
         if not self.waiting[number]:
             write_words(self.shards.shards[number], self.config.engine, dict(sorted(self.words.pop(number).items())),
-                        self.dropped.pop(number), self.settings, self.shards.manifest["shards"][number]["sha256"])
+                        self.dropped.pop(number), self.settings, self.shards.sha256(number), self.shards.settings)
+
+
+def default_workers(config: AlignConfig) -> int:
+    """One process per core; for a CTC model one per GPU that is ours."""
+    if config.engine == "ctc" and (gpus := torch.cuda.device_count()):
+        return 1 if "LOCAL_RANK" in os.environ else gpus
+    return cores()
+
+
+def worker_device() -> torch.device:
+    """Of this worker: the rank's GPU under a launcher, else the workers take the GPUs in turn."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = os.environ.get("LOCAL_RANK") or (multiprocessing.current_process()._identity or (1,))[0] - 1
+    return torch.device("cuda", int(place) % torch.cuda.device_count())
 
 
 @functools.cache
-def engine_of(name: str) -> Any:
+def engine_of(name: str, model: str) -> Any:
     """The aligner of this process. Loaded here, so that the parent never loads a model."""
-    assert name in ENGINES
+    if name == "ctc":
+        from salad_ds.align.ctc_engine import CtcAligner
+
+        return CtcAligner(model, worker_device())
     from salad_ds.align.pocketsphinx_engine import PocketsphinxAligner
 
     return PocketsphinxAligner()
 
 
-def align_one(task: Task, engine: str) -> Aligned:
+def align_one(task: Task, engine: str, model: str) -> Aligned:
     """In a worker: one utterance."""
     try:
-        return Aligned(engine_of(engine).align(task.audio, task.text, task.language, task.key))
+        return Aligned(engine_of(engine, model).align(task.audio, task.text, task.language, task.key))
     except DataError as error:
         return Aligned(None, error.what.split(" (")[0][:120])

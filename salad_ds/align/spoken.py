@@ -33,6 +33,16 @@ def ascii_form(word: str) -> str:
     return "".join(char for char in folded if not unicodedata.combining(char))
 
 
+def plain_word(word: str) -> list[str]:
+    """The whitespace word of any language in lower case, without what is not said; empty where nothing is left.
+
+    Numbers stay as they are: how they are read is known for English only.
+    """
+    kept = "".join(char for char in unicodedata.normalize("NFC", word.translate(PLAIN).lower())
+                   if unicodedata.category(char)[0] in "LMN" or char == "'").strip("'")
+    return [kept] if kept else []
+
+
 def has_readings(text: str) -> bool:
     """Whether some number of ``text`` can be said in more than one way."""
     return re.search(r"\d\d", text) is not None

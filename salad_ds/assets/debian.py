@@ -38,6 +38,8 @@ TRANSCRIPTS = DebianPackage("asterisk-core-sounds-en", "1.6.1-1",
                             "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50")
 WORDNET = DebianPackage("wordnet-base", "1:3.0-37",
                         "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752")
+LIBRIVOX = DebianPackage("pocketsphinx-testdata", "0.8+5prealpha+1-15",
+                         "eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0")
 SENSES = DebianPackage("wordnet-sense-index", "1:3.0-37",
                        "b22c7d3100470d90f812acc224718e4bd362d7ca427766fa3e11013c8c7895cf")
 
@@ -50,6 +52,16 @@ def build_asterisk(directory: Path) -> dict[str, Any]:
     if sounds < 500 or not texts:
         raise AssetError(f"the asterisk packages hold {sounds} g722 files and {len(texts)} transcripts, not 568 and 1",
                          f"lay {SOUNDS.name} and {TRANSCRIPTS.name} {SOUNDS.version} into {home() / 'debs'}")
+    return made_from
+
+
+def build_librivox(directory: Path) -> dict[str, Any]:
+    """``usr/share/pocketsphinx/test/data/librivox``: five WAV files (16 kHz), ``transcription``."""
+    made_from = unpack([LIBRIVOX], directory)
+    found = len(list(directory.glob("usr/share/pocketsphinx/test/data/librivox/*.wav")))
+    if found != 5:
+        raise AssetError(f"the pocketsphinx-testdata package holds {found} LibriVox recordings, not 5",
+                         f"lay {LIBRIVOX.name} {LIBRIVOX.version} into {home() / 'debs'}")
     return made_from
 
 

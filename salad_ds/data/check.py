@@ -1,43 +1,44 @@
-"""Every byte of a directory of shards, checked: what ``salad-ds lint`` says about speech, texts and word times.
+"""Reading every byte of a directory of shards, and naming every fault: what ``salad-ds lint`` does.
 
-A damaged shard does not keep the next one from being checked, and each fault names its file or sample.
+One bad sample or shard hides no other. Shards are checked side by side; what is remembered of them is a digest per key
+(in a file), and of the faults their number and the first few of each kind.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from array import array
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import json
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from salad_ds.audio import decode
-from salad_ds.data.samples import IndexEntry
-from salad_ds.data.shard_index import entries, index_path, read_index, scan
-from salad_ds.data.shard_set import AGAIN, ShardSet
-from salad_ds.data.word_times import read_words, words_path
+from salad_ds.config import StorageConfig
+from salad_ds.data import storage
+from salad_ds.data.check_shard import Fault, ShardCheck, digest
+from salad_ds.data.shard_index import read_index
+from salad_ds.data.shard_set import ShardSet
 from salad_ds.environment import cores
 from salad_ds.errors import DataError
-from salad_ds.files import read_json, sha256_file
 
-SLACK = 0.05
-"""Seconds by which a duration may be rounded, and a last word overhang its recording."""
-ALIGN_AGAIN = "delete it and align again"
-
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+SHOWN = 20
+"""Faults of one kind that are kept with their names; all are counted."""
 
 @dataclass
 class Checked:
-    """What was read in ``name``, and what is wrong with it: ``faults``, each as (what, mend)."""
+    """What was read in ``name``, and what is wrong with it."""
 
     name: str
     kind: str = ""
     shards: int = 0
+    total: int = 0
+    """Shards that are to be checked."""
     samples: int = 0
     seconds: float = 0.0
     """Of audio, as decoded."""
@@ -47,167 +48,120 @@ class Checked:
     """Samples that the aligner gave up, by its own record."""
     unaligned: int = 0
     """Shards that have not been aligned."""
+    bad: int = 0
+    """Samples that cannot be used as they are: those with a fault, and all of a shard with a fault of its own."""
+    broken: bool = False
+    """Nothing of it can be used."""
     note: str = ""
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    keys: array[int] = field(default_factory=lambda: array("Q"))
-    """A 64-bit digest per key: corpora have tens of millions."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Faults by kind."""
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    """The first few of each kind."""
+
+    def add(self, fault: Fault) -> None:
+        self.counts[fault.kind] += 1
+        if len(named := self.faults.setdefault(fault.kind, [])) < SHOWN:
+            named.append(fault)
 
     def fault(self, what: str, mend: str = "") -> None:
-        self.faults.append((what, mend))
+        """One of the whole (a teacher store), which cannot be used then."""
+        self.broken = True
+        self.add(Fault("store", what, mend))
 
-    def add(self, other: Checked) -> None:
-        for name in ("samples", "seconds", "timed", "dropped", "unaligned"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.faults += other.faults
-        self.keys.extend(other.keys)
+    def stops(self, max_bad_share: float) -> bool:
+        """Whether more than this share of the samples is bad."""
+        return self.broken or self.bad > max_bad_share * max(self.samples, 1)
 
 
-def check_shards(name: str, directory: Path) -> Iterator[Checked]:
-    """Check every shard of ``directory``, several at once; yields the growing result once per shard and at the end.
+def check_shards(name: str, directory: Path | str, settings: StorageConfig | None = None,
+                 tell: Callable[[Fault], None] = lambda _: None) -> Iterator[Checked]:
+    """Check every shard of ``directory`` (a path or a URL), several at once; yields the growing result once per shard
+    and at the end. ``tell`` is given every fault, as it is found.
 
     A directory that does not exist is noted, not a fault.
     """
-    row = Checked(name)
-    if not directory.exists():
+    row, settings, place = Checked(name), storage.current(settings), storage.place_of(directory)
+
+    def note(fault: Fault) -> None:
+        row.add(fault)
+        tell(fault)
+
+    if storage.local(place) is not None and not storage.exists(place, settings):
         row.note = "not there yet"
         yield row
         return
-    path = directory / "manifest.json"
     try:
-        if not path.is_file():
-            ShardSet.open(directory)  # indexes tars that somebody else wrote, or says what is wrong
-        manifest = read_json(path)
-        row.kind = str(manifest["kind"])
-        wanted = [(directory / Path(line["name"]).name, line, row.kind) for line in manifest["shards"]]
+        shards = ShardSet.open(place, settings, missing_ok=True)  # indexes tars that somebody else wrote
     except DataError as error:
-        row.fault(error.what, error.mend)
+        row.broken = True
+        note(Fault("manifest", error.what, error.mend))
         yield row
         return
-    except (KeyError, TypeError):
-        row.fault(f"{path} is not a manifest", "prepare the corpus again")
-        yield row
-        return
-    with ThreadPoolExecutor(cores()) as pool:  # hashing and decoding leave Python
-        for shard in pool.map(check_shard, wanted):
+    row.kind, row.total = shards.kind, len(shards.shards)
+    checks = (ShardCheck(ref, line, shards.kind, settings)
+              for ref, line in zip(shards.shards, shards.rows, strict=True))  # fmt: skip
+    with tempfile.TemporaryFile() as keys:
+        for check in side_by_side(ShardCheck.run, checks):  # hashing and decoding leave Python
+            keys.write(check.keys.tobytes())
             row.shards += 1
-            row.add(shard)
+            row.bad += len(check.bad) if check.whole else check.samples
+            for field_name in ("samples", "seconds", "timed", "dropped", "unaligned"):
+                setattr(row, field_name, getattr(row, field_name) + getattr(check, field_name))
+            for fault in check.faults:
+                note(fault)
             yield row
-    for key, times in repeated(row.keys, [path for path, *_ in wanted]).items():
-        row.fault(f"{directory}: the key {key} is there {times} times", "give every sample a key of its own")
+        for key, places in repeated(keys, shards).items():
+            row.bad += len(places) - 1
+            where = ", ".join(dict.fromkeys(places[:5]))
+            note(Fault("duplicate", f"{storage.shown(place)}: the key {key} is there {len(places)} times ({where})",
+                       "give every sample a key of its own"))
     if row.unaligned:
         row.note = f"{row.unaligned} shards not aligned yet"
     yield row
 
 
-def check_shard(wanted: tuple[Path, dict[str, Any], str]) -> Checked:
-    """One tar with its index and word times, against the manifest's line about it."""
-    path, line, kind = wanted
-    row = Checked(path.name)
-    if not path.is_file():
-        row.fault(f"{path} is missing", AGAIN)
-        return row
-    size, sha256 = path.stat().st_size, str(line.get("sha256"))
-    if line.get("bytes", size) != size:
-        row.fault(f"{path} has {size} bytes, not {line['bytes']}", AGAIN)
-        return row
-    if sha256_file(path) != sha256:
-        row.fault(f"{path} is damaged: its SHA-256 is not the manifest's", AGAIN)
-    try:
-        fresh = scan(path, sha256)
-    except DataError as error:
-        row.fault(error.what, error.mend)
-        return row
-    for reason, told in fresh["rejected"].items():
-        more = told["count"] - len(told["examples"])
-        for example in [*told["examples"], *([f"{more} more"] if more else [])]:
-            row.fault(f"{path}: {example}: {reason}", "mend or remove the sample")
-    found = entries(path, fresh)
-    if not row.faults:
-        check_index(row, path, sha256, fresh)
-        if len(found) != line.get("samples"):
-            row.fault(f"{path} holds {len(found)} samples, the manifest says {line.get('samples')}", AGAIN)
-    row.samples = len(found)
-    row.keys.extend(digest(entry.key) for entry in found)
-    with open(path, "rb", buffering=0) as file:
-        for entry in found:
-            check_sample(row, file.fileno(), entry, kind)
-    if kind == "speech":
-        check_words(row, path, sha256, found)
-    return row
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``work`` of each item, in order, by one thread per core; a few are read ahead."""
+    under_way: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(cores()) as pool:
+        for item in items:
+            under_way.append(pool.submit(work, item))
+            if len(under_way) > 2 * cores():
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
-def check_index(row: Checked, path: Path, sha256: str, fresh: dict[str, Any]) -> None:
-    """The index beside a sound tar says what the tar says; one that is missing is made when it is needed."""
-    if not index_path(path).is_file():
-        return
-    try:
-        if read_index(path, sha256).get("samples") != fresh["samples"]:
-            row.fault(f"{index_path(path)} does not describe its tar", "delete it; it is made again from the tar")
-    except DataError as error:
-        row.fault(error.what, error.mend)
+# ---- keys in more than one shard
 
 
-def check_sample(row: Checked, file: int, entry: IndexEntry, kind: str) -> None:
-    """Its JSON has been parsed by ``scan``; here its sound, all of it."""
-    name = f"{entry.shard}: {entry.key}"
-    if (entry.audio is None) == (kind == "speech"):
-        row.fault(f"{name} is {'text' if entry.audio is None else 'speech'} among {kind}", "keep the two apart")
-    if entry.audio is None:
-        return
-    try:
-        wave, rate = decode(os.pread(file, entry.audio[1], entry.audio[0]))
-    except DataError as error:
-        row.fault(f"{name}: {error.what}", error.mend)
-        return
-    seconds = len(wave) / rate
-    row.seconds += seconds
-    if abs(seconds - entry.duration) > SLACK + 0.01 * seconds:
-        row.fault(f"{name} lasts {seconds:.2f} s, its JSON says {entry.duration:.2f} s", "mend or remove the sample")
-
-
-def check_words(row: Checked, shard: Path, sha256: str, found: list[IndexEntry]) -> None:
-    """The shard's sidecar: of this tar, times in order and inside the recording, one per word, for every sample that it
-    did not drop by name. A shard that has none is not aligned yet."""
-    path = words_path(shard)
-    try:
-        times = read_words(shard, sha256)  # refuses times that are not in order
-    except DataError as error:
-        row.fault(error.what, error.mend)
-        return
-    if times is None:
-        row.unaligned += 1
-        return
-    dropped = {key for keys in times.dropped.values() for key in keys}
-    for entry in found:
-        words = times.words.get(entry.key)
-        if words is None:
-            row.dropped += entry.key in dropped
-            if entry.key not in dropped:
-                row.fault(f"{path}: {entry.key} has no word times and is not among the dropped", ALIGN_AGAIN)
-            continue
-        row.timed += 1
-        last = max((word.end for word in words), default=0.0)
-        if len(words) != entry.n_words:
-            row.fault(f"{path}: {entry.key} has {len(words)} word times for {entry.n_words} words", ALIGN_AGAIN)
-        elif last > entry.duration + SLACK:
-            row.fault(f"{path}: {entry.key} has a word that ends at {last:.2f} s of {entry.duration:.2f}", ALIGN_AGAIN)
-    if strangers := times.words.keys() - {entry.key for entry in found}:
-        row.fault(f"{path}: {min(strangers)} is not in its tar ({len(strangers)} such keys)", ALIGN_AGAIN)
-
-
-def digest(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
-
-
-def repeated(keys: array[int], shards: list[Path]) -> dict[str, int]:
-    """Keys that more than one shard has, with how often; ``keys``: the digests of all."""
-    values, counts = np.unique(np.frombuffer(keys, dtype=np.uint64), return_counts=True)
-    suspects = set(values[counts > 1].tolist())
-    if not suspects:
+def repeated(keys: BinaryIO, shards: ShardSet, at_once: int = 1 << 22) -> dict[str, list[str]]:
+    """Keys that are there more than once, with the names of their shards. ``keys``: a file of the digests of all; it is
+    sorted in slices of about ``at_once`` by value, so that fifty million need no more memory than four."""
+    keys.flush()
+    size = keys.seek(0, 2) // 8
+    if not size:
         return {}
-    names: Counter[str] = Counter()
-    for shard in shards:
-        if shard.is_file():
-            found = [row["key"] for row in scan(shard, "")["samples"]]
-            names.update(key for key in found if digest(key) in suspects)
-    return {key: times for key, times in names.items() if times > 1}
+    every = np.memmap(keys, np.uint64, "r", shape=(size,))
+    slices = -(-size // at_once)
+    suspects: set[int] = set()
+    for number in range(slices):
+        low, high = number * 2**64 // slices, (number + 1) * 2**64 // slices - 1
+        part = np.sort(every[(every >= low) & (every <= high)])
+        suspects.update(part[1:][part[1:] == part[:-1]].tolist())
+    found: dict[str, list[str]] = {}
+    for ref in shards.shards if suspects else ():
+        try:
+            samples = read_index(ref, settings=shards.settings)["samples"]
+        except DataError:
+            continue  # named already
+        for row in samples:
+            if digest(row["key"]) in suspects:
+                found.setdefault(row["key"], []).append(ref.name)
+    return {key: names for key, names in found.items() if len(names) > 1}
+
+
+def as_json(directory: str, fault: Fault) -> str:
+    """A line of the list of all faults."""
+    return json.dumps({"directory": directory, "kind": fault.kind, "what": fault.what, "mend": fault.mend},
+                      ensure_ascii=False)

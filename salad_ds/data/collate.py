@@ -1,6 +1,7 @@
 """Rows of sequences → the tensors of one micro-batch.
 
-Shape letters: B rows, T positions of a row, S speech spans, N positions whose next token is text.
+Shape letters: B rows, T positions of a row, S speech spans, F encoder frames of a span, N positions whose next token is
+text.
 """
 
 from __future__ import annotations
@@ -17,13 +18,23 @@ from salad_ds.data.interleave import Piece
 @dataclass
 class Sequence:
     """One utterance or text, ready for the model. ``ids``: the whole text with its start token. ``pieces`` cover a
-    prefix of ``ids``, text piece ``[0, …)`` first; ``waves[i]``: float32 samples at the encoder's rate for each speech
-    piece, in order."""
+    prefix of ``ids``, text piece ``[0, …)`` first. The speech pieces, in order, come in one of three ways:
+
+    - encoded separately: ``waves[i]``, float32 samples at the encoder's rate, is the sound of the i-th of them;
+    - as slices: ``waves`` is the one whole recording, ``slices[i]`` (int64) the numbers of the i-th one's frames in its
+      encoding;
+    - from the cache: ``frames[i]`` [F, W] are those frames as the cache keeps them, and there is no wave.
+
+    ``samples``: length of the whole recording, where there are ``slices``. Plain numpy: cheap to send elsewhere.
+    """
 
     key: str
     ids: tuple[int, ...]
     pieces: list[Piece]
     waves: list[np.ndarray] = field(default_factory=list)
+    slices: list[np.ndarray] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    samples: int = 0
 
     @property
     def positions(self) -> int:
@@ -37,8 +48,10 @@ class Sequence:
 
 @dataclass
 class MicroBatch:
-    """input_ids, position_ids [B, T] int64. audio [S, samples] float32, audio_lengths [S] (samples), speech_lengths [S]
-    (adapter positions; 0 for a dummy span), speech_positions [sum of speech_lengths]: flat positions in B·T.
+    """input_ids, position_ids [B, T] int64. audio [clips, samples] float32, audio_lengths [clips] (samples; they stay
+    on the CPU, where the encoder wants them): a clip per span, or per recording that spans are slices of.
+    speech_lengths [S] (adapter positions; 0 for a dummy span), speech_positions [sum of speech_lengths]: flat positions
+    in B·T.
     target_positions [N]: flat positions to predict from; labels [N]: the text token that follows; target_rows [N]: it
     is the ``target_rows + 1``-th id of its text; target_owner [N]: index of its sequence in ``texts``."""
 
@@ -56,6 +69,12 @@ class MicroBatch:
     keys: list[str]
     used_positions: int
     """Positions that hold a token or speech; the rest is padding."""
+    clips: Tensor | None = None
+    """[S] int64, where spans are slices: the clip that span s is a slice of."""
+    slices: Tensor | None = None
+    """[S, F] int64, where spans are slices: the frames of its clip that a span takes; -1 behind its own."""
+    features: Tensor | None = None
+    """[S, F, W], from the cache: the spans' frames; zeros (codes: -1) behind a span's own. No audio then."""
 
     def teacher_requests(self) -> list[tuple[tuple[int, ...], Tensor]]:
         """(token ids, rows wanted) per sequence, in the order of the targets."""
@@ -66,7 +85,7 @@ class MicroBatch:
             f.name: value.to(device, non_blocking=True) if isinstance(value := getattr(self, f.name), Tensor) else value
             for f in fields(self)
         }
-        return MicroBatch(**moved)
+        return MicroBatch(**moved | {"audio_lengths": self.audio_lengths})
 
     def model_inputs(self) -> dict[str, Tensor]:
         return {
@@ -75,17 +94,22 @@ class MicroBatch:
         }
 
 
-def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None, dummy_samples: int = 0) -> MicroBatch:
+def collate(
+    rows: list[list[Sequence]], pad_id: int, context: int | None = None, dummy: np.ndarray | None = None
+) -> MicroBatch:
     """Lay out the sequences of each row behind each other.
 
-    ``context``: pad every row to this many positions (default: the longest row's). ``dummy_samples``: where no sequence
-    has speech, add one silent span of this length that fills no position, so that encoder and adapter run on every
-    rank.
+    ``context``: pad every row to this many positions (default: the longest row's). ``dummy``: where no sequence has
+    speech, one span of this clip [samples], or of these cached frames [F, W], that fills no position, so that encoder
+    and adapter run on every rank.
     """
     width = context or max(sum(sequence.positions for sequence in row) for row in rows)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), width), dtype=torch.long)
     waves: list[np.ndarray] = []
+    clips: list[int] = []
+    slices: list[np.ndarray] = []
+    frames: list[np.ndarray] = []
     speech_lengths: list[int] = []
     speech_positions: list[Tensor] = []
     target_positions: list[Tensor] = []
@@ -101,11 +125,15 @@ def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None,
             owner, begin = len(texts), at
             texts.append(sequence.ids)
             keys.append(sequence.key)
-            spoken = iter(sequence.waves)
+            if sequence.frames:
+                frames += sequence.frames
+            else:
+                clips += [len(waves)] * len(sequence.slices)
+                slices += sequence.slices
+                waves += sequence.waves
             for piece in sequence.pieces:
                 here = torch.arange(at, at + piece.positions) + r * width
                 if piece.speech:
-                    waves.append(next(spoken))
                     speech_lengths.append(piece.positions)
                     speech_positions.append(here)
                 else:
@@ -121,12 +149,9 @@ def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None,
             position_ids[r, begin:at] = torch.arange(at - begin)
         used += at
         position_ids[r, at:] = torch.arange(width - at)  # padding is a sequence of its own
-    if not waves and dummy_samples:
-        waves, speech_lengths = [np.zeros(dummy_samples, np.float32)], [0]
-    longest = max((len(wave) for wave in waves), default=0)
-    audio = torch.zeros(len(waves), longest)
-    for s, wave in enumerate(waves):
-        audio[s, : len(wave)] = torch.from_numpy(wave)
+    if not speech_lengths and dummy is not None:
+        speech_lengths = [0]
+        (waves if dummy.ndim == 1 else frames).append(dummy)
 
     def joined(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
@@ -134,7 +159,7 @@ def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None,
     return MicroBatch(
         input_ids,
         position_ids,
-        audio,
+        padded(waves) if waves else torch.zeros(0, 0),
         torch.tensor([len(wave) for wave in waves], dtype=torch.long),
         torch.tensor(speech_lengths, dtype=torch.long),
         joined(speech_positions),
@@ -145,4 +170,17 @@ def collate(rows: list[list[Sequence]], pad_id: int, context: int | None = None,
         texts,
         keys,
         used,
+        torch.tensor(clips) if slices else None,
+        padded(slices, -1) if slices else None,
+        padded(frames, 0 if frames[0].dtype.kind == "f" else -1) if frames else None,
     )
+
+
+def padded(arrays: list[np.ndarray], filler: int = 0) -> Tensor:
+    """[n, …] arrays as one tensor [arrays, longest n, …], ``filler`` behind each."""
+    first = torch.from_numpy(arrays[0])
+    longest = max(len(array) for array in arrays)
+    whole = torch.full((len(arrays), longest, *first.shape[1:]), filler, dtype=first.dtype)
+    for row, array in zip(whole, arrays, strict=True):
+        row[: len(array)] = torch.from_numpy(array)
+    return whole

@@ -1,17 +1,22 @@
 """Which sample comes next: arithmetic, never the history of a buffer.
 
-Everything here is a pure function of (seed, position). A source of n samples is walked through epoch after epoch, each
-in an order of its own; sources are mixed in blocks that hold their exact shares.
+Everything here is a pure function of (seed, source, position). A source is walked through epoch after epoch, each in
+an order of its own: its shards are shuffled and taken a group at a time, and within a group the samples of all its
+shards are shuffled. So a reader has one group's indexes and word times in memory, however large the corpus is, and
+neighbours come from as many shards as a group has.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 240
-"""Samples of one mixing block: divisible by the usual shares (halves, thirds, quarters, fifths)."""
+GROUP = 16
+"""Shards that are mixed at a time (``data.shuffle_shards``). Published tars hold some thousand samples each: 16 of them
+mix better than the buffers of a few thousand samples that loaders commonly have, and their indexes and word times (2 MB
+each) stay within what a ShardSet keeps in memory, twice."""
 
 
 def stable_seed(*parts: object) -> int:
@@ -46,44 +51,63 @@ def _mix(value: int, seed: int, turn: int) -> int:
     return z ^ (z >> 31)
 
 
-def shares(weights: list[float], block: int = BLOCK) -> list[int]:
-    """Samples of each source in one block: largest remainders, ties to the first."""
-    total = sum(weights)
-    exact = [block * weight / total for weight in weights]
-    counts = [int(value) for value in exact]
-    order = sorted(range(len(weights)), key=lambda i: (counts[i] - exact[i], i))
-    for i in order[: block - sum(counts)]:
-        counts[i] += 1
-    return counts
+class SourceOrder:
+    """The endless walk over one source: position → (epoch, sample), every sample once per epoch.
 
-
-class Mixture:
-    """The endless sequence of (source, sample) pairs of several sources.
-
-    ``sizes[k]``: samples of source k; ``weights[k]``: its share. Raises ValueError when a source with weight has no
-    samples, or so small a share that it would never come.
+    ``shards``: samples of each shard (0 is fine); ``seed``: of this source's order; ``group``: shards mixed at a time.
+    Memory: two integers per shard. Raises ValueError for a source without samples.
     """
 
-    def __init__(self, sizes: list[int], weights: list[float], seed: int) -> None:
-        if not sizes or sum(weights) <= 0 or any(n == 0 and w > 0 for n, w in zip(sizes, weights, strict=True)):
-            raise ValueError(f"sources of {sizes} samples cannot be mixed with weights {weights}")
-        self.sizes, self.seed = sizes, seed
-        self.counts = shares(weights)
-        if any(weight > 0 and not count for weight, count in zip(weights, self.counts, strict=True)):
-            raise ValueError(f"a source has less than one sample in {BLOCK}")
-        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+    def __init__(self, shards: Sequence[int], seed: int, group: int = GROUP) -> None:
+        self.counts = np.asarray(shards, dtype=np.int64)
+        self.first = np.concatenate([[0], np.cumsum(self.counts)])
+        self.size = int(self.first[-1])
+        if self.size == 0:
+            raise ValueError("a source without samples has no order")
+        self.seed, self.group = seed, group
+        self._epoch = (-1, self.counts, self.counts)
 
-    def __getitem__(self, position: int) -> tuple[int, int, int]:
-        """(source, epoch, index in the source) of the ``position``-th sample."""
-        block, inside = divmod(position, BLOCK)
-        if self._block is None or self._block[0] != block:
-            sources = np.repeat(np.arange(len(self.counts)), self.counts)
-            sources = np.random.default_rng(stable_seed(self.seed, "mix", block)).permutation(sources)
-            ranks = np.empty(BLOCK, dtype=np.int64)
-            for k, count in enumerate(self.counts):
-                ranks[sources == k] = np.arange(count)
-            self._block = (block, sources, ranks)
-        source = int(self._block[1][inside])
-        walked = block * self.counts[source] + int(self._block[2][inside])
-        epoch, index = divmod(walked, self.sizes[source])
-        return source, epoch, permuted(index, self.sizes[source], stable_seed(self.seed, "order", source, epoch))
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        """(epoch, number of the sample in the source) at ``position`` of the walk."""
+        epoch, inside = divmod(position, self.size)
+        shards, bounds = self._shuffled(epoch)
+        number = int(np.searchsorted(bounds, inside, side="right")) - 1
+        members = shards[number * self.group : (number + 1) * self.group]
+        begins = int(bounds[number])
+        chosen = permuted(inside - begins, int(bounds[number + 1]) - begins, stable_seed(self.seed, epoch, number))
+        ends = np.cumsum(self.counts[members])
+        place = int(np.searchsorted(ends, chosen, side="right"))
+        shard = members[place]
+        return epoch, int(self.first[shard] + chosen - (ends[place] - self.counts[shard]))
+
+    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards in this epoch's order, and where each group of them begins in the epoch."""
+        if self._epoch[0] != epoch:
+            shards = np.random.default_rng(stable_seed(self.seed, epoch)).permutation(len(self.counts))
+            ends = np.concatenate([[0], np.cumsum(self.counts[shards])])
+            self._epoch = (epoch, shards, ends[np.r_[0 : len(shards) : self.group, len(shards)]])
+        return self._epoch[1:]
+
+
+class Turns:
+    """Whose turn it is among sources that share by weight: the one furthest behind its share of the positions.
+
+    ``spent[k]``: what source k has had (plus where it began); the caller keeps it, and it is all the history there is.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        if not weights or not sum(weights) > 0 or min(weights) < 0:
+            raise ValueError(f"nothing can be mixed with weights {list(weights)}")
+        self.weights = list(weights)
+        self.sources = [k for k, weight in enumerate(weights) if weight > 0]
+
+    def start(self, span: int, *parts: object) -> list[int]:
+        """A beginning for ``spent``, drawn from ``parts``: lanes that all began with the same source would stay in
+        step. At most ``span`` positions per source of mean weight."""
+        rng = np.random.default_rng(stable_seed("turns", *parts))
+        scale = span * len(self.weights) / sum(self.weights)
+        return [int(weight * scale * rng.random()) for weight in self.weights]
+
+    def next(self, spent: Sequence[int]) -> int:
+        """The source that comes now; ties go to the first."""
+        return min(self.sources, key=lambda k: spent[k] / self.weights[k])

@@ -1,8 +1,10 @@
 """One sample of a source, planned and then loaded.
 
 Planning needs text and word times only: it decides which words are heard and how many positions the sample fills.
-Loading adds the sound, cut from the recording and resampled to the encoder's rate. Both are pure functions of (source,
-epoch, index, seed).
+Loading adds what is heard, in the way that ``data.span_encoding`` and ``data.features`` ask for: the sound of each
+span, cut from the recording and resampled to the encoder's rate (separate); the whole recording and the numbers of the
+frames that each span takes of its encoding (slice); or those frames themselves, from the sidecar that ``salad-ds
+encode`` wrote (cache). Both are pure functions of (source, epoch, index, seed).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,14 +20,21 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from salad_ds.audio import cut, decode, resample
+from salad_ds.audio import cut, decode, decode_spans, resample
 from salad_ds.config import DataConfig, SourceConfig
 from salad_ds.data.collate import Sequence
+from salad_ds.data.features import FrameCache, FrameFormat
 from salad_ds.data.interleave import Piece, cuts_of, fit, interleave, speech_end
 from salad_ds.data.order import stable_seed
-from salad_ds.data.shards import ShardSet
+from salad_ds.data.shards import Sample, ShardSet
 from salad_ds.errors import DataError
+from salad_ds.hearing import Hearing
 from salad_ds.text import start_token, tokenize
+
+SLACK = 0.05
+"""Seconds by which metadata may overstate a recording."""
+SPAN_SLACK = 0.3 + SLACK
+"""Seconds that a span may lack at its end: the tail behind its last word (interleave.speech_end)."""
 
 
 @dataclass
@@ -47,7 +56,12 @@ class Skipped:
             self.seen += 1
 
     def skip(self, reason: str, name: str) -> None:
-        """Count one; raise DataError once more than ``max_share`` of at least 50 samples were skipped."""
+        """Count one; raise DataError once too many were skipped."""
+        self.note(reason, name)
+        self.require()
+
+    def note(self, reason: str, name: str) -> None:
+        """Count one."""
         reason = re.sub(r" *\([^()]*\)", "", reason)
         with self.lock:
             reason = self.alike.setdefault(re.sub(r"\d[\d.]*", "#", reason), reason)
@@ -55,10 +69,21 @@ class Skipped:
             named = self.examples.setdefault(reason, [])
             if len(named) < 5:
                 named.append(name)
-            lost = sum(self.counts.values())
-            if lost >= 5 and lost > self.max_share * max(self.seen, 50):
+
+    @property
+    def lost(self) -> int:
+        return sum(self.counts.values())
+
+    def too_many(self, seen: int, lost: int) -> bool:
+        """Whether ``lost`` of ``seen`` samples (at least 50) are a larger share than the run may lose."""
+        return lost >= 5 and lost > self.max_share * max(seen, 50)
+
+    def require(self) -> None:
+        """Raises DataError, with the reasons, where too many were skipped."""
+        with self.lock:
+            if self.too_many(self.seen, self.lost):
                 raise DataError(
-                    f"{lost} of {self.seen} samples cannot be used: {self}",
+                    f"{self.lost} of {self.seen} samples cannot be used: {self}",
                     "mend the shards, or raise data.max_bad_share",
                 )
 
@@ -104,7 +129,8 @@ class Plan:
 class Planner:
     """Plans and loads the samples of several sources.
 
-    ``frames``: (samples at ``sample_rate``) → LLM positions; the encoder's arithmetic followed by the adapter's.
+    ``hearing``: the arithmetic of the encoder and the adapter behind it. ``cached``: what the speech sources' sidecars
+    must hold, where their frames are taken from there; None for audio.
     """
 
     def __init__(
@@ -113,12 +139,16 @@ class Planner:
         directory: Callable[[str], Path],
         data: DataConfig,
         tokenizer: PreTrainedTokenizerBase,
-        sample_rate: int,
-        frames: Callable[[int], int],
+        hearing: Hearing,
+        cached: FrameFormat | None = None,
     ) -> None:
         self.sources = sources
         self.shards = [ShardSet.open(directory(source.path)) for source in sources]
-        self.data, self.tokenizer, self.sample_rate, self.frames = data, tokenizer, sample_rate, frames
+        self.caches = [
+            FrameCache(shards, cached) if cached is not None and source.kind == "speech" else None
+            for source, shards in zip(sources, self.shards, strict=True)
+        ]
+        self.data, self.tokenizer, self.hearing, self.cached = data, tokenizer, hearing, cached
         self.start = start_token(tokenizer)
         self.skipped = Skipped(data.max_bad_share)
 
@@ -144,16 +174,17 @@ class Planner:
             raise DataError("has no word times")
         rng = np.random.default_rng(stable_seed(seed, "interleave", source, epoch, index))
         duration = shards.entry(index).duration
+        whole = self._whole(source, index) if self.data.span_encoding == "slice" else None
         starts, ends = [word.start for word in words], [word.end for word in words]
         pieces = [Piece(False, 0, 1, 1)]
         for span in interleave(text.n_words, rng, self.data.text_words, self.data.speech_words, cuts_of(text)):
             first, last = text.word_starts[span.first], text.word_starts[span.last]
             if span.speech:
                 begin, end = starts[span.first], speech_end(ends, starts, span.last, duration)
-                positions = self.frames(self.samples(begin, end))
-                if positions < 1:
+                frames = len(self._taken(begin, end, whole))
+                if frames < 1:
                     raise DataError("has a speech span shorter than one frame")
-                pieces.append(Piece(True, first, last, positions, begin, end))
+                pieces.append(Piece(True, first, last, self.hearing.positions(frames), begin, end))
             else:
                 pieces.append(Piece(False, first, last, last - first))
         return Plan(source, index, sample.key, text.ids, fit(pieces, self.data.context))
@@ -164,23 +195,68 @@ class Planner:
         except DataError:  # the index itself is damaged
             return f"{self.sources[source].path}[{index}]"
 
-    def samples(self, start: float, end: float) -> int:
-        """Samples at the encoder's rate that the seconds ``[start, end)`` become."""
-        return max(int(round((end - start) * self.sample_rate)), 0)
+    def _whole(self, source: int, index: int) -> int:
+        """Frames of the whole recording. Raises DataError where the encoder cannot hear it, or the cache lacks it."""
+        hearing, cache = self.hearing, self.caches[source]
+        frames = hearing.frames(hearing.samples(0, self.shards[source].entry(index).duration))
+        if cache is not None:
+            cache.require(index, frames)
+        return frames
+
+    def _taken(self, start: float, end: float, whole: int | None) -> range:
+        """The frames of a span: of its own encoding, or (``whole`` frames) of the recording's."""
+        if whole is None:
+            return range(self.hearing.frames(self.hearing.samples(start, end)))
+        return range(*self.hearing.slice(start, end, whole))
 
     def load(self, plan: Plan) -> Sequence | None:
-        """The planned sample with its sound; None where the audio does not decode (then it has been counted)."""
-        spoken = [piece for piece in plan.pieces if piece.speech]
-        waves: list[np.ndarray] = []
-        if spoken:
-            try:
-                sample = self.shards[plan.source].read(plan.index)
-                wave, rate = decode(sample.audio)
-                for piece in spoken:
-                    part = resample(cut(wave, rate, piece.start, piece.end), rate, self.sample_rate)
-                    wanted = self.samples(piece.start, piece.end)
-                    waves.append(np.pad(part[:wanted], (0, max(wanted - len(part), 0))).astype(np.float32, copy=False))
-            except DataError as error:
-                self.skipped.skip(error.what, f"{self.sources[plan.source].path}:{plan.key}")
-                return None
-        return Sequence(plan.key, plan.ids, plan.pieces, waves)
+        """The planned sample with what is heard; None where the audio does not decode (then it has been counted)."""
+        sequence, spoken = Sequence(plan.key, plan.ids, plan.pieces), [piece for piece in plan.pieces if piece.speech]
+        if not spoken:
+            return sequence
+        try:
+            if self.data.span_encoding == "slice":
+                return self._sliced(sequence, plan, spoken)
+            audio = self.shards[plan.source].read(plan.index).audio
+            parts, rate = decode_spans(audio, [(piece.start, piece.end) for piece in spoken])
+            for part, piece in zip(parts, spoken, strict=True):
+                if (late := piece.end - piece.start - len(part) / rate) > SPAN_SLACK:  # else it would hear silence
+                    raise DataError(f"ends {late:.2f} s before the end of a span")
+            return replace(sequence, waves=[
+                sound(part, rate, self.hearing.samples(piece.start, piece.end), self.hearing)
+                for part, piece in zip(parts, spoken, strict=True)
+            ])  # fmt: skip
+        except DataError as error:
+            self.skipped.skip(error.what, f"{self.sources[plan.source].path}:{plan.key}")
+            return None
+
+    def _sliced(self, sequence: Sequence, plan: Plan, spoken: list[Piece]) -> Sequence:
+        shards, cache = self.shards[plan.source], self.caches[plan.source]
+        duration, whole = shards.entry(plan.index).duration, self._whole(plan.source, plan.index)
+        taken = [self._taken(piece.start, piece.end, whole) for piece in spoken]
+        sequence = replace(sequence, slices=[np.arange(span.start, span.stop) for span in taken],
+                           samples=self.hearing.samples(0, duration))  # fmt: skip
+        if cache is not None:
+            return replace(sequence, frames=[cache.read(plan.index, span.start, span.stop) for span in taken])
+        return replace(sequence, waves=[recording(shards.read(plan.index), duration, self.hearing)])
+
+    def dummy(self) -> np.ndarray:
+        """What a micro-batch without speech is given to hear: a silent clip, or a cached frame, of one frame."""
+        return np.zeros(self.hearing.shortest, np.float32) if self.cached is None else self.cached.silence(1)
+
+
+def recording(sample: Sample, duration: float, hearing: Hearing) -> np.ndarray:
+    """The whole sound of a sample: float32 [samples that ``duration`` seconds become] at the encoder's rate.
+
+    Raises DataError for audio that does not decode, or ends before it should.
+    """
+    wave, rate = decode(sample.audio)
+    if len(wave) / rate < duration - SLACK:
+        raise DataError(f"lasts {len(wave) / rate:.2f} s, not the {duration:.2f} s that its metadata says")
+    return sound(cut(wave, rate, 0, duration), rate, hearing.samples(0, duration), hearing)
+
+
+def sound(wave: np.ndarray, rate: int, samples: int, hearing: Hearing) -> np.ndarray:
+    """A wave at the encoder's rate: float32, exactly ``samples`` of them."""
+    resampled = resample(wave, rate, hearing.sample_rate)[:samples]
+    return np.pad(resampled, (0, samples - len(resampled))).astype(np.float32, copy=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 EXAMPLES = 5
+FEW = 5
+"""Fewer bad samples than this stop nothing, unless they are all there are."""
 
 
 class Rejections:
@@ -55,6 +57,6 @@ def one_line(table: dict[str, Any]) -> str:
 
 
 def too_many(bad: int, total: int, share: float) -> bool:
-    """Whether ``bad`` of ``total`` samples stop a stage. Fewer than five do not, unless they are all there are: in a
-    small corpus a share says little."""
-    return bad > share * total and (bad >= 5 or bad == total)
+    """Whether ``bad`` of ``total`` samples stop a stage. A FEW do not, unless they are all there are: in a small corpus
+    a share says little."""
+    return bad > share * total and (bad >= FEW or bad == total)

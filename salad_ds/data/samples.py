@@ -10,10 +10,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from salad_ds.audio import FORMATS
+from salad_ds.data.shard_ref import ShardRef
 from salad_ds.errors import DataError
 
 SCHEMA = 1
@@ -40,10 +40,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """Where a sample lies: ``json`` = (offset, bytes) in ``shard``; ``audio`` = (offset, bytes, format) or None."""
+    """Where a sample lies: ``json`` = (offset, bytes) in ``shard``; ``audio`` = (offset, bytes, format) or None.
+    ``duration``: seconds, 0 for a text."""
 
     key: str
-    shard: Path
+    shard: ShardRef
     json: tuple[int, int]
     audio: tuple[int, int, str] | None
     duration: float
@@ -84,7 +85,7 @@ def parse_meta(raw: bytes, key: str) -> dict[str, Any]:
     """The sample's JSON with ``text`` stripped and ``id`` present. DataError (``what`` is the reason) if unusable."""
     try:
         meta = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError("JSON does not parse", "mend or remove the sample") from None
     if not isinstance(meta, dict):
         raise DataError("JSON is not an object", "mend or remove the sample")
@@ -93,6 +94,11 @@ def parse_meta(raw: bytes, key: str) -> dict[str, Any]:
     text = meta.get("text")
     if not isinstance(text, str) or not text.strip():
         raise DataError("no text", "mend or remove the sample")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # "\ud800" is good JSON; no tokenizer takes it
+            raise DataError("text holds half a character", "mend or remove the sample") from None
     meta["text"] = text.strip()
     meta.setdefault("id", key)
     return meta

@@ -1,83 +1,25 @@
 """From shards to global batches, in an order that can be resumed anywhere.
 
-A global batch has as many *lanes* as rows. Lane l of L walks the samples l, l + L, l + 2L, … of the mixture and packs
-them into one row per step; nothing it does depends on the other lanes. A rank owns a contiguous run of lanes, so the
-global batches are the same for every number of ranks that divides L, and the loader's state is a few integers per lane.
+A global batch has as many *lanes* as rows (lanes.py). A rank owns a contiguous run of lanes and a worker some of the
+rank's (workers.py), so the global batches are the same for every number of ranks that divides the lanes and for every
+number of workers, and the state of the stream is a few integers per lane.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from salad_ds.data.collate import MicroBatch, collate
-from salad_ds.data.order import Mixture
-from salad_ds.data.plan import Plan, Planner
-from salad_ds.errors import DataError, RecipeError
-
-WINDOW = 6
-"""Samples a lane looks ahead for one that still fits its row."""
-
-
-@dataclass
-class LaneState:
-    """``cursor``: samples the lane has taken from the mixture. ``waiting``: mixture positions that did not fit yet, in
-    order."""
-
-    cursor: int = 0
-    waiting: list[int] = field(default_factory=list)
-
-
-class Lane:
-    """One row per step. The row takes the oldest waiting sample, then every one of the next few that still fits."""
-
-    def __init__(self, planner: Planner, mixture: Mixture, lane: int, lanes: int, seed: int, state: LaneState) -> None:
-        self.planner, self.mixture, self.lane, self.lanes, self.seed = planner, mixture, lane, lanes, seed
-        self.cursor = state.cursor
-        self.waiting: list[tuple[int, Plan]] = []
-        for position in state.waiting:
-            plan = self._plan(position)
-            if plan is not None:
-                self.waiting.append((position, plan))
-
-    @property
-    def state(self) -> LaneState:
-        return LaneState(self.cursor, [position for position, _ in self.waiting])
-
-    def _plan(self, position: int) -> Plan | None:
-        return self.planner.plan(*self.mixture[position], self.seed)
-
-    def _look_ahead(self) -> None:
-        missed = 0
-        while len(self.waiting) < WINDOW:
-            position = self.lane + self.lanes * self.cursor
-            self.cursor += 1
-            plan = self._plan(position)
-            if plan is not None:
-                self.waiting.append((position, plan))
-                missed = 0
-            elif (missed := missed + 1) > 1000:
-                raise DataError(
-                    f"1000 samples in a row cannot be used: {self.planner.skipped}",
-                    "mend the shards, and run salad-ds align on them",
-                )
-
-    def row(self) -> list[Plan]:
-        """Plans that together fill at most ``context`` positions."""
-        taken: list[Plan] = []
-        room = self.planner.data.context
-        while True:
-            self._look_ahead()
-            chosen = next((i for i, (_, plan) in enumerate(self.waiting) if plan.positions <= room), None)
-            if chosen is None:
-                return taken
-            _, plan = self.waiting.pop(chosen)
-            taken.append(plan)
-            room -= plan.positions
+from salad_ds.data.lanes import Course, LaneState
+from salad_ds.data.plan import Planner
+from salad_ds.data.workers import Here, Workers
+from salad_ds.errors import DataError
 
 
 @dataclass
@@ -87,11 +29,11 @@ class StreamState:
     lanes: list[LaneState]
 
     def as_json(self) -> list[Any]:
-        return [[lane.cursor, lane.waiting] for lane in self.lanes]
+        return [lane.as_json() for lane in self.lanes]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> StreamState:
-        return cls([LaneState(int(cursor), [int(p) for p in waiting]) for cursor, waiting in value])
+        return cls([LaneState.from_json(lane) for lane in value])
 
 
 @dataclass
@@ -103,10 +45,14 @@ class Step:
 
 
 class Stream:
-    """The steps of one rank. Iterate for ever, once; audio of the next steps is decoded while the current one trains.
+    """The steps of one rank. Iterate for ever, once; the next ``data.prefetch`` steps are made while one is trained.
+
+    What was skipped is told by the states of a step and counted by whoever takes it (train/lockstep.py): the count is
+    that of the samples up to there, however far the loader is ahead, and of several ranks none stops alone.
 
     Raises RecipeError for shares that cannot be kept, DataError for numbers that do not fit the ranks or the state, and
-    in the consumer whatever went wrong in the loader thread. Closing the iterator ends the loader's threads.
+    in the consumer whatever went wrong in making a step, when that step's turn has come; a loader process that has died
+    is told at once. Closing the iterator ends loader thread and processes.
     """
 
     def __init__(
@@ -119,7 +65,6 @@ class Stream:
         ranks: int = 1,
         pad_id: int = 0,
         state: StreamState | None = None,
-        ahead: int = 2,
     ) -> None:
         if global_batch % (ranks * micro_batch):
             raise DataError(
@@ -131,75 +76,102 @@ class Stream:
                 f"the checkpoint has {len(state.lanes)} lanes, the recipe a global batch of {global_batch}",
                 "resume with the global batch the stage began with",
             )
-        weights = {source.path: source.weight for source in planner.sources}
-        try:
-            mixture = Mixture(
-                [len(shards) for shards in planner.shards], [source.weight for source in planner.sources], seed
-            )
-        except ValueError as error:
-            raise RecipeError(f"{error}: {weights}", "change the weights of this stage's sources") from None
+        Course(planner, global_batch, seed)  # refuses weights before anything starts
         per_rank = global_batch // ranks
-        mine = range(rank * per_rank, (rank + 1) * per_rank)
-        self.lanes = [
-            Lane(planner, mixture, lane, global_batch, seed, state.lanes[lane] if state else LaneState())
-            for lane in mine
-        ]
-        self.planner, self.micro_batch, self.pad_id, self.ahead = planner, micro_batch, pad_id, ahead
-        self.dummy = shortest_clip(planner)
+        self.mine = range(rank * per_rank, (rank + 1) * per_rank)
+        self.states = [state.lanes[lane] if state else LaneState() for lane in self.mine]
+        self.planner, self.seed, self.global_batch, self.ranks = planner, seed, global_batch, ranks
+        self.micro_batch, self.pad_id, self.dummy = micro_batch, pad_id, planner.dummy()
         self._begun = False
 
-    def _step(self, pool: ThreadPoolExecutor) -> Step:
-        rows = [lane.row() for lane in self.lanes]
-        loaded = [[pool.submit(self.planner.load, plan) for plan in row] for row in rows]
-        sequences = [[sequence for future in row if (sequence := future.result()) is not None] for row in loaded]
+    def _step(self, source: Here | Workers, number: int) -> Step:
+        rows = [source.row(number, lane) for lane in range(len(self.mine))]
         batches = [
-            collate(sequences[i : i + self.micro_batch], self.pad_id, self.planner.data.context, self.dummy)
-            for i in range(0, len(sequences), self.micro_batch)
-        ]
-        return Step(batches, [lane.state for lane in self.lanes])
+            collate([row.sequences for row in rows[i : i + self.micro_batch]], self.pad_id,
+                    self.planner.data.context, self.dummy)
+            for i in range(0, len(rows), self.micro_batch)
+        ]  # fmt: skip
+        if torch.cuda.is_available():
+            batches = [pinned(batch) for batch in batches]
+        self.states = [row.behind(before) for row, before in zip(rows, self.states, strict=True)]
+        return Step(batches, self.states)
 
     def __iter__(self) -> Iterator[Step]:
         if self._begun:  # the lanes have run ahead of the steps that were taken
             raise RuntimeError("a stream is walked once; make another from the state of the last step")
         self._begun = True
-        ready: queue.Queue[Step | BaseException] = queue.Queue(maxsize=self.ahead)
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(max(self.planner.data.workers, 1), thread_name_prefix="decode")
+        common = (self.planner, self.seed, self.global_batch, self.mine, self.states)
+        workers = self.planner.data.workers
+        source: Here | Workers = Workers(*common, workers) if workers else Here(*common)
+        ready = Ready(self.planner.data.prefetch)
 
         def fill() -> None:
-            while not stop.is_set():
+            number = 0
+            while not ready.closed:
                 try:
-                    item: Step | BaseException = self._step(pool)
+                    step = self._step(source, number)
                 except BaseException as error:  # handed to the consumer, who raises it
-                    item = error
-                while not stop.is_set():
-                    try:
-                        ready.put(item, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if isinstance(item, BaseException):
+                    ready.end(error)
                     return
+                ready.put(step, source)
+                number += 1
 
         loader = threading.Thread(target=fill, name="stream", daemon=True)
         loader.start()
         try:
             while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+                yield ready.get()
         finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            ready.close()
+            source.close()
             if threading.current_thread() is not loader:  # the garbage collector may close us from any thread
                 loader.join()
 
 
-def shortest_clip(planner: Planner) -> int:
-    """Fewest samples that still make one LLM position: the length of a dummy span."""
-    low, high = 1, planner.sample_rate
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if planner.frames(middle) >= 1 else (middle + 1, high)
-    return low
+class Ready:
+    """Steps between the loader thread and the consumer, at most ``size``; then the error that ended them."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.closed, self.urgent = size, False, False
+        self.steps: deque[Step] = deque()
+        self.error: BaseException | None = None
+        self.changed = threading.Condition()
+
+    def put(self, step: Step, source: Here | Workers) -> None:
+        """Wait for room; meanwhile look after the workers, whose death is not kept until the steps before it are
+        used up."""
+        with self.changed:
+            while len(self.steps) >= self.size and not self.closed:
+                self.changed.wait(0.2)
+                try:
+                    source.check()
+                except DataError as error:
+                    self.error, self.urgent, self.closed = error, True, True
+            self.steps.append(step)
+            self.changed.notify_all()
+
+    def end(self, error: BaseException) -> None:
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def get(self) -> Step:
+        with self.changed:
+            self.changed.wait_for(lambda: self.steps or self.error)
+            if self.steps and not self.urgent:
+                step = self.steps.popleft()
+                self.changed.notify_all()
+                return step
+            assert self.error is not None
+            raise self.error
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+
+def pinned(batch: MicroBatch) -> MicroBatch:
+    """The batch in page-locked memory, from which a copy to the device does not wait for the host."""
+    tensors = {name: value.pin_memory() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return replace(batch, **tensors)

@@ -1,84 +1,121 @@
-"""From utterances of a corpus to samples of shards: what every speech corpus of data_prep has in common.
+"""Utterances of a corpus, and how one or several neighbours become a sample: what every speech corpus has in common.
 
-Checks (decodes, has a transcript, the transcript fits the length), joins neighbours, encodes, counts what is not taken.
+A corpus yields Utterances, and Refused for what it does not take; speech_writer.py does the rest. Everything here is
+free of state, so that it runs in any process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from salad_ds.audio import FORMATS, decode, encode_flac, resample
+from salad_ds.audio import FORMATS, decode, encode_flac, probe, resample
+from salad_ds.config import StorageConfig
+from salad_ds.data import storage
+from salad_ds.data.given_words import shifted
 from salad_ds.data.samples import SCHEMA, Sample, make_key
-from salad_ds.data.shard_writer import ShardWriter
+from salad_ds.data.storage import Place
+from salad_ds.data.word_times import Word
 from salad_ds.errors import DataError
-from salad_ds.progress import Progress
 
 PAUSE = 0.3  # seconds of silence between joined utterances
 CHARACTERS_PER_SECOND = (2.0, 35.0)
 """Slowest and fastest speech that is believed. Read English has 12-18; a wrong transcript is far outside."""
+SLACK = 0.05
+"""Seconds by which a recording may be shorter than what is said of it."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Something that does not become a sample. ``bad``: it counts as a fault; else it was not wanted. ``utterances``:
+    how many it stands for in the progress (a recording that is missing)."""
+
+    reason: str
+    key: str
+    detail: str = ""
+    bad: bool = True
+    utterances: int = 1
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording and its words. ``load()`` → (wave [samples], rate), DataError if it does not decode.
+    """One recording, or a part of one, and its words.
 
-    ``seconds``: length as far as it is known before decoding. ``group``: utterances with the same group and speaker may
-    be joined. ``file``: set where the whole file, as it is, may be taken into the shard (compressed formats).
+    ``path``: its file; where ``audio`` holds the file's bytes (they lay in a table), only its name. ``load()`` →
+    (wave [samples], rate) where that is not simply the whole file; it raises DataError if it does not decode, and is a
+    function of a module or a partial of one (it is sent to other processes). ``seconds``: where it is known without
+    opening the file. ``group``: utterances with the same group, speaker and language may be joined. ``as_it_is``: the
+    file's bytes go into the shard unchanged (compressed formats). ``words``: when they are said, if the corpus knows.
+    ``extra``: more metadata of the sample. ``utterances``: how many of the corpus's own it is, for the progress.
     """
 
     id: str
     text: str
-    seconds: float
-    load: Callable[[], tuple[np.ndarray, int]]
+    path: Path | None = None
+    load: Callable[[], tuple[np.ndarray, int]] | None = None
+    seconds: float | None = None
     speaker: str = ""
     language: str = "en"
     group: str = ""
-    file: Path | None = None
+    as_it_is: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+    utterances: int = 1
+    audio: bytes | None = None
+    words: tuple[Word, ...] | None = None
+
+    @property
+    def file(self) -> Path | bytes:
+        """What is decoded."""
+        assert self.path is not None
+        return self.path if self.audio is None else self.audio
+
+    def decoded(self) -> tuple[np.ndarray, int]:
+        return decode(self.file) if self.load is None else self.load()
 
 
-def write_utterances(writer: ShardWriter, utterances: Iterable[Utterance], join_seconds: float = 0.0, limit: int = 0,
-                     label: str = "prepare", total: int | None = None, quiet: bool = False) -> None:
-    """Write ``utterances`` through ``writer``; bad ones are rejected by name, none is fatal.
-
-    ``join_seconds``: see join. ``limit``: at most this many samples (0: all). ``total``: utterances, for the progress.
-    """
-    with Progress(label, total, "utterances", quiet=quiet) as progress:
-        for parts in join(sound(writer, utterances), join_seconds):
-            if limit and writer.samples >= limit:
-                break
-            # The key must not depend on which parts decode: a resumed run asks before it decodes.
-            key = make_key(parts[0].id if len(parts) == 1 else f"{parts[0].id}-and-{len(parts) - 1}")
-            if writer.begin(key):
-                sample = make_sample(writer, key, parts)
-                if sample is not None:
-                    writer.add(sample)
-            progress.update(len(parts), f"{writer.seconds:.0f} s of speech, {writer.rejections.count} rejected")
+def decode_part(place: Place, start: float, duration: float | None, channel: int | None = None,
+                settings: StorageConfig | None = None) -> tuple[np.ndarray, int]:
+    """``duration`` seconds of a file from ``start``, which are sought; a file behind a URL is read whole, with
+    ``settings``. ``channel``: see decode. DataError: the file ends earlier, or does not decode."""
+    path = storage.local(place)
+    wave, rate = decode(storage.read_bytes(place, settings) if path is None else path, start, duration, channel)
+    if duration is not None and len(wave) < (duration - SLACK) * rate:
+        late = f"{duration - len(wave) / rate:.2f} s before {start + duration:.2f} s"
+        raise DataError(f"{storage.shown(place)} ends {late}", "replace or remove the file")
+    return wave, rate
 
 
-def sound(writer: ShardWriter, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
-    """Those with a transcript, a believable length and a new id."""
+def sound(items: Iterable[Utterance | Refused], measured: bool) -> Iterator[Utterance | Refused]:
+    """Those with a transcript, a believable length and a new id; the rest as Refused. ``measured``: ``seconds`` are
+    known, or read from the file."""
     seen: set[str] = set()
-    for utterance in utterances:
-        reason = implausible(utterance.text, utterance.seconds)
-        if reason:
-            writer.reject(reason, utterance.id, f"{utterance.seconds:.2f} s for {utterance.text[:60]!r}")
-        elif utterance.id in seen:
-            writer.reject("duplicate key", utterance.id)
+    for item in items:
+        if isinstance(item, Utterance) and measured and item.seconds is None:
+            try:
+                item = replace(item, seconds=probe(item.file)[0])
+            except DataError as error:
+                item = Refused("does not decode", item.id, error.what)
+        if isinstance(item, Refused):
+            yield item
+        elif reason := implausible(item.text, item.seconds):
+            yield Refused(reason, item.id, told(item.seconds, item.text))
+        elif item.id in seen:
+            yield Refused("duplicate key", item.id)
         else:
-            seen.add(utterance.id)
-            yield utterance
+            seen.add(item.id)
+            yield item
 
 
-def implausible(text: str, seconds: float) -> str:
+def implausible(text: str, seconds: float | None) -> str:
     """Why ``text`` cannot be what is said in ``seconds``, or ""."""
     if not text.strip():
         return "empty transcript"
+    if seconds is None:
+        return ""
     if seconds <= 0:
         return "no sound"
     slowest, fastest = CHARACTERS_PER_SECOND
@@ -88,36 +125,69 @@ def implausible(text: str, seconds: float) -> str:
     return "transcript too short for the sound" if rate < slowest else ""
 
 
-def join(utterances: Iterable[Utterance], seconds: float) -> Iterator[list[Utterance]]:
+def told(seconds: float | None, text: str) -> str:
+    return f"{seconds or 0:.2f} s for {text[:60]!r}"
+
+
+def join(items: Iterable[Utterance | Refused], seconds: float) -> Iterator[list[Utterance] | Refused]:
     """Runs of neighbours of one group and speaker that last at most ``seconds`` with the pauses between them; an
     utterance that is longer stays alone. 0 joins nothing. Several spans need more words than one prompt has."""
     run: list[Utterance] = []
     length = 0.0
-    for utterance in utterances:
-        added = utterance.seconds + (PAUSE if run else 0.0)
-        if run and ((utterance.group, utterance.speaker, utterance.language)
-                    != (run[0].group, run[0].speaker, run[0].language) or length + added > seconds):
+    for item in items:
+        if isinstance(item, Refused):
+            yield item
+            continue
+        own = item.seconds or 0.0
+        added = own + (PAUSE if run else 0.0)
+        if run and ((item.group, item.speaker, item.language) != (run[0].group, run[0].speaker, run[0].language)
+                    or length + added > seconds):
             yield run
-            run, length, added = [], 0.0, utterance.seconds
-        run.append(utterance)
+            run, length, added = [], 0.0, own
+        run.append(item)
         length += added
     if run:
         yield run
 
 
-def make_sample(writer: ShardWriter, key: str, parts: list[Utterance]) -> Sample | None:
+@dataclass(frozen=True)
+class Task:
+    """A sample to be made of ``parts``; ``kept``: an earlier run has written it."""
+
+    key: str
+    parts: list[Utterance]
+    kept: bool = False
+
+    @classmethod
+    def of(cls, parts: list[Utterance]) -> Task:
+        # The key must not depend on which parts decode: a resumed run asks before it decodes.
+        return cls(make_key(parts[0].id if len(parts) == 1 else f"{parts[0].id}-and-{len(parts) - 1}"), parts)
+
+
+@dataclass
+class Made:
+    """What became of a Task: a sample or none, its word times if all parts have some, what was refused on the way."""
+
+    sample: Sample | None = None
+    words: list[Word] | None = None
+    refused: list[Refused] = field(default_factory=list)
+
+
+def make(task: Task) -> Made:
     """The parts as one sample; ``meta["parts"]`` = [[id, start, end, text], ...] where there are several."""
-    if len(parts) == 1 and parts[0].file is not None:
-        return whole_file(writer, key, parts[0])
+    parts, made = task.parts, Made()
+    if len(parts) == 1 and parts[0].as_it_is:
+        make_of_file(task.key, parts[0], made)
+        return made
     waves, rows, rate, place = [], [], 0, 0
     used: list[Utterance] = []
     for part in parts:
         try:
-            wave, own_rate = part.load()
+            wave, own_rate = part.decoded()
         except DataError as error:
-            writer.reject("does not decode", part.id, error.what)
+            made.refused.append(Refused("does not decode", part.id, error.what))
             continue
-        if not believable(writer, part, len(wave) / own_rate):
+        if not believable(made, part, len(wave) / own_rate):
             continue
         rate = rate or own_rate
         wave = resample(wave, own_rate, rate)
@@ -130,38 +200,41 @@ def make_sample(writer: ShardWriter, key: str, parts: list[Utterance]) -> Sample
         place += len(wave)
         used.append(part)
     if not used:
-        return None
+        return made
     wave = np.concatenate(waves)
     extra = {"parts": rows} if len(parts) > 1 else {}
     try:
         audio = encode_flac(wave, rate)
     except DataError as error:
-        writer.reject("cannot be encoded", key, error.what)
-        return None
-    return Sample(key, describe(used, key, len(wave) / rate, rate) | extra, audio, "flac")
+        made.refused.append(Refused("cannot be encoded", task.key, error.what))
+        return made
+    made.sample = Sample(task.key, describe(used, task.key, len(wave) / rate, rate) | extra, audio, "flac")
+    if all(part.words is not None for part in used):
+        made.words = [word for part, row in zip(used, rows, strict=True) for word in shifted(part.words or (), row[1])]
+    return made
 
 
-def whole_file(writer: ShardWriter, key: str, part: Utterance) -> Sample | None:
+def make_of_file(key: str, part: Utterance, made: Made) -> None:
     """A compressed file goes into the shard unchanged, once it has been seen to decode."""
-    assert part.file is not None
+    assert part.path is not None
     try:
-        raw = part.file.read_bytes()
+        raw = part.path.read_bytes() if part.audio is None else part.audio
         wave, rate = decode(raw)
     except (DataError, OSError) as error:
-        writer.reject("does not decode", part.id, getattr(error, "what", str(error)))
-        return None
-    if not believable(writer, part, len(wave) / rate):
-        return None
-    ending = part.file.suffix[1:].lower()
-    assert ending in FORMATS
-    return Sample(key, describe([part], key, len(wave) / rate, rate), raw, ending)
+        made.refused.append(Refused("does not decode", part.id, getattr(error, "what", str(error))))
+        return
+    if believable(made, part, len(wave) / rate):
+        ending = part.path.suffix[1:].lower()
+        assert ending in FORMATS
+        made.sample = Sample(key, describe([part], key, len(wave) / rate, rate), raw, ending)
+        made.words = None if part.words is None else list(part.words)
 
 
-def believable(writer: ShardWriter, part: Utterance, seconds: float) -> bool:
+def believable(made: Made, part: Utterance, seconds: float) -> bool:
     """The header may have lied: the decoded length decides."""
     reason = implausible(part.text, seconds)
     if reason:
-        writer.reject(reason, part.id, f"{seconds:.2f} s for {part.text[:60]!r}")
+        made.refused.append(Refused(reason, part.id, told(seconds, part.text)))
     return not reason
 
 

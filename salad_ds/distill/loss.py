@@ -2,28 +2,33 @@
 
     loss = alpha · KL(teacher ‖ student) + (1 − alpha) · NLL          (SALAD, 'The objective')
 
-The gradient is computed in the forward pass, chunk by chunk, with three matrix products (logits, dX, dW), in the manner
-of Liger's fused linear losses; backward only scales *both* gradients by what comes from above. dW leaves through
-autograd, never through ``.grad``, so that ZeRO's hooks see it. Softmax, loss and the accumulation of dW are float32
-(float64 for float64 input) whatever the inputs are.
+The gradient is computed in the forward pass, chunk by chunk, with three matrix products (logits, dX, dW; a fourth makes
+the logits of a teacher given by its hidden states), in the manner of Liger's fused linear losses; backward only scales
+*both* gradients by what comes from above. dW leaves through autograd, never through ``.grad``, so that ZeRO's hooks see
+it. Softmax, loss and the accumulation of dW are float32 (float64 for float64 input) whatever the inputs are; the logits
+themselves have the dtype of the inputs, as with an ordinary head.
 
 Trade-off: dX [N, H] and dW [V, H] live from forward to backward; in exchange nothing of size N × V ever exists, and the
 weight need not be gathered again in backward under ZeRO-3.
+
+What happens between the products is a backend's (rows, backend); the chunk's size is chosen in chunks, and what the op
+refuses stands in accepted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
-from salad_ds.distill.targets import DenseTargets, HiddenTargets, SparseTargets, Targets
-
-CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 512 << 20}
-"""Float32 logits alive at a time. On CPU a chunk should stay near the last-level cache."""
+from salad_ds.distill import accepted, products
+from salad_ds.distill import backend as backends
+from salad_ds.distill.chunks import chunk_rows as chosen_rows
+from salad_ds.distill.rows import DenseRows, RowBackend, RowLosses, RowSettings, RowTeacher
+from salad_ds.distill.targets import DenseTargets, GhostTargets, HiddenTargets, SparseTargets, Targets
 
 
 class DistillOutput(NamedTuple):
@@ -31,12 +36,14 @@ class DistillOutput(NamedTuple):
     them it does not gather the head's weight for backward.
 
     ``loss``: scalar (or [N] for reduction 'none'), differentiable. The rest are metrics without gradient, each [N],
-    float32, nats: ``kl`` and ``entropy`` (0 without a teacher), ``nll`` (0 without labels)."""
+    float32, nats, 0 at ignored positions: ``kl`` and ``entropy`` of the teacher (0 without one), ``nll`` (0 without
+    labels), ``lse`` (log-sum-exp of the student's logits, after scale and cap)."""
 
     loss: Tensor
     kl: Tensor
     nll: Tensor
     entropy: Tensor
+    lse: Tensor
 
 
 def fused_linear_distill(
@@ -50,197 +57,177 @@ def fused_linear_distill(
     vocab_size: int | None = None,
     logit_scale: float = 1.0,
     logit_softcap: float | None = None,
+    temperature: float = 1.0,
     ignore_index: int = -100,
     chunk_rows: int | None = None,
+    backend: str | None = None,
 ) -> DistillOutput:
     """Distillation (and next-token) loss of ``softmax(logit_scale · hidden @ weight.T)``, fused with the projection.
 
-    hidden [N, H] and weight [V, H]: the student's last hidden states and its head, any float dtype.
+    hidden [N, H] and weight [V, H]: the student's last hidden states and its head, of one float dtype; under autocast
+    both are cast to its dtype, as nn.Linear casts them.
     targets: what the teacher says about the N positions; None needs ``alpha == 0``.
     labels [N] int64: the token that follows; needed where ``alpha < 1``. A label of ``ignore_index`` makes the whole
-    position cost nothing. ``reduction``: 'mean' over the positions that count, 'sum', or 'none'.
+    position cost nothing: it is not computed, and may hold anything. ``reduction``: 'mean' over the positions that
+    count, 'sum', or 'none' (which, for a weight that learns, computes the logits a second time in backward).
     ``vocab_size``: rows of ``weight`` beyond it are padding and never enter the softmax.
     ``logit_softcap`` c: logits are c·tanh(logits / c) (Gemma-2), applied after ``logit_scale``.
+    ``temperature`` T: T² · KL between the distributions at T (Hinton et al., arXiv 1503.02531), for dense and hidden
+    targets; the NLL stays at 1.
+    ``chunk_rows``: positions at a time, instead of the choice of ``chunks.chunk_rows``. ``backend``: see ``backend``.
 
     No positions, or only ignored ones: loss 0 and zero gradients for both inputs.
-    Raises ValueError for shapes that disagree and for a loss whose inputs are missing.
+    Raises ValueError for shapes, dtypes and ids that disagree, for a loss whose inputs are missing, and for settings
+    that cannot be honoured. Ids are looked at on a CPU only (on a GPU that would wait for it). A second derivative is
+    refused by a RuntimeError.
     """
-    positions = hidden.shape[0]
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(f"hidden [N, H] and weight [V, H] disagree: {tuple(hidden.shape)}, {tuple(weight.shape)}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}, not mean, sum or none")
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha is {alpha}, not between 0 and 1")
-    if targets is None and alpha > 0:
-        raise ValueError("alpha > 0 needs teacher targets")
-    if labels is None and alpha < 1:
-        raise ValueError("alpha < 1 needs labels")
-    for name, value in (("targets", targets), ("labels", labels)):
-        if value is not None and len(value) != positions:
-            raise ValueError(f"{name} are for {len(value)} positions, hidden for {positions}")
-    rows = vocab_size or weight.shape[0]
-    if rows > weight.shape[0]:
-        raise ValueError(f"vocab_size {rows} exceeds the {weight.shape[0]} rows of weight")
-    chunk = chunk_rows or max(16, CHUNK_BYTES.get(hidden.device.type, 256 << 20) // (4 * rows))
-    counted = None if labels is None else labels != ignore_index
-    settings = _Settings(alpha, rows, logit_scale, logit_softcap, chunk, reduction, torch.is_grad_enabled())
-    loss, kl, nll, entropy = _FusedLinearDistill.apply(hidden, weight, targets, labels, counted, settings)
-    return DistillOutput(loss, kl, nll, entropy)
+    hidden, weight = _under_autocast(hidden, weight)
+    settings = RowSettings(alpha, logit_scale, logit_softcap, temperature)
+    if isinstance(targets, HiddenTargets):
+        settings = replace(settings, teacher_scale=targets.logit_scale, teacher_softcap=targets.logit_softcap)
+    vocabulary = weight.shape[0] if vocab_size is None else vocab_size
+    accepted.student(hidden, weight, vocabulary, labels, settings, reduction, chunk_rows)
+    accepted.teacher(targets, hidden, vocabulary, settings)
+    index = None
+    if labels is not None:
+        index = (labels != ignore_index).nonzero()[:, 0]
+        index = None if len(index) == len(labels) else index
+        accepted.ids("labels", labels if index is None else labels[index], vocabulary)
+    if isinstance(targets, SparseTargets | GhostTargets):
+        accepted.ids("targets", targets.ids if index is None else targets.ids[index], vocabulary)
+    counted = len(hidden) if index is None else len(index)
+    chunk = chunk_rows or chosen_rows(counted, vocabulary, hidden.dtype, hidden.device)
+    call = _Call(settings, vocabulary, chunk, reduction, index, torch.is_grad_enabled(),
+                 backends.rows(hidden.device, backend))
+    return DistillOutput(*_FusedLinearDistill.apply(hidden, weight, targets, labels, call))
+
+
+def _under_autocast(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    kind = hidden.device.type
+    if not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
+        return hidden, weight
+    dtype = torch.get_autocast_dtype(kind)
+    return hidden.to(dtype), weight.to(dtype)
 
 
 @dataclass(frozen=True)
-class _Settings:
-    alpha: float
+class _Call:
+    """``index``: the positions that count, None for all of them. ``learning``: whether gradients are wanted (inside the
+    op autograd cannot be asked)."""
+
+    settings: RowSettings
     vocabulary: int
-    logit_scale: float
-    softcap: float | None
     chunk: int
     reduction: str
+    index: Tensor | None
     learning: bool
-    """Whether gradients are wanted: inside the op autograd cannot be asked."""
+    rows: RowBackend
 
 
 class _FusedLinearDistill(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Targets | None,
-        labels: Tensor | None,  # type: ignore[override]
-        counted: Tensor | None,
-        settings: _Settings,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        positions = hidden.shape[0]
-        live = weight[: settings.vocabulary]
-        kl, nll, entropy = (torch.zeros(positions, dtype=exact, device=hidden.device) for _ in range(3))
-        need_x, need_w = (needed and settings.learning for needed in ctx.needs_input_grad[:2])
-        per_row = settings.reduction == "none"
-        if per_row and need_w:
-            # dW of a sum over rows that backward will weight differently cannot be formed yet: keep the inputs instead.
-            ctx.replay = (targets, labels, counted, settings)
-            ctx.save_for_backward(hidden, weight)
-            need_x = need_w = False
-        else:
-            ctx.replay = None
-        dx = torch.zeros_like(hidden) if need_x else None
-        dw = torch.zeros(weight.shape, dtype=exact, device=weight.device) if need_w else None
-        index = torch.arange(positions, device=hidden.device) if counted is None else counted.nonzero()[:, 0]
-        for picked in index.split(settings.chunk):
-            whole = len(picked) == positions
-            h = hidden if whole else hidden[picked]
-            part = targets if targets is None or whole else targets.rows(picked)
-            y = None if labels is None else labels[picked]
-            row_kl, row_nll, row_entropy, gradient = _chunk(h, live, part, y, settings, exact, need_x or need_w)
-            kl[picked], nll[picked], entropy[picked] = row_kl, row_nll, row_entropy
-            if gradient is not None:
-                coarse = gradient.to(hidden.dtype)
-                if dx is not None:
-                    dx[picked] = coarse @ live
-                if dw is not None:
-                    if exact == hidden.dtype:
-                        dw[: settings.vocabulary].addmm_(coarse.t(), h)
-                    else:
-                        dw[: settings.vocabulary] += coarse.t() @ h
-        total = settings.alpha * kl + (1 - settings.alpha) * nll
-        if per_row:
-            loss = total
-        else:
-            scale = 1.0 / max(len(index), 1) if settings.reduction == "mean" else 1.0
-            loss = total.sum() * scale
-            if dx is not None:
-                dx *= scale
-            if dw is not None:
-                dw *= scale
-        if ctx.replay is None:
-            ctx.save_for_backward(dx, None if dw is None else dw.to(weight.dtype))
-        ctx.mark_non_differentiable(kl, nll, entropy)
-        return loss, kl, nll, entropy
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None,  # type: ignore[override]
+                call: _Call) -> tuple[Tensor, ...]:
+        need_x, need_w = (needed and call.learning for needed in ctx.needs_input_grad[:2])
+        per_row = call.reduction == "none"
+        # dW of a sum over rows that backward will weight differently cannot be formed yet: keep the inputs instead.
+        ctx.replay = (targets, labels, call) if per_row and need_w else None
+        counted = len(hidden) if call.index is None else len(call.index)
+        scale = 1.0 / max(counted, 1) if call.reduction == "mean" else 1.0
+        wanted = (need_x, need_w) if ctx.replay is None else (False, False)
+        with torch.autocast(hidden.device.type, enabled=False):
+            losses, dx, dw = _chunks(hidden, weight, targets, labels, call, wanted, scale, None)
+        ctx.dtype = hidden.dtype
+        ctx.save_for_backward(*((dx, dw) if ctx.replay is None else (hidden, weight)))
+        alpha = call.settings.alpha
+        shares = [share * part for share, part in ((alpha, losses.kl), (1 - alpha, losses.nll)) if share]
+        loss = shares[0] if len(shares) == 1 else shares[0] + shares[1]
+        loss = loss if per_row else loss.sum() * scale
+        ctx.mark_non_differentiable(*losses)
+        return loss, *losses
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, upstream: Tensor, *_: Tensor):  # type: ignore[override]
-        if ctx.replay is None:
-            dx, dw = ctx.saved_tensors
-            if dx is not None:
-                dx = dx * (upstream[:, None] if upstream.ndim else upstream).to(dx.dtype)
-            return dx, None if dw is None else dw * upstream.to(dw.dtype), None, None, None, None
-        hidden, weight = ctx.saved_tensors
-        targets, labels, counted, settings = ctx.replay
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        live = weight[: settings.vocabulary]
-        dx = torch.zeros_like(hidden)
-        dw = torch.zeros(weight.shape, dtype=exact, device=weight.device)
-        index = torch.arange(len(hidden), device=hidden.device) if counted is None else counted.nonzero()[:, 0]
-        for picked in index.split(settings.chunk):
-            part = None if targets is None else targets.rows(picked)
-            y = None if labels is None else labels[picked]
-            *_, gradient = _chunk(hidden[picked], live, part, y, settings, exact, True)
-            coarse = (gradient * upstream[picked, None].to(exact)).to(hidden.dtype)
-            dx[picked] = coarse @ live
-            dw[: settings.vocabulary] += coarse.t() @ hidden[picked]
-        return dx, dw.to(weight.dtype), None, None, None, None
+        if ctx.replay is not None:
+            hidden, weight = ctx.saved_tensors
+            targets, labels, call = ctx.replay
+            with torch.autocast(hidden.device.type, enabled=False):
+                _, dx, dw = _chunks(hidden, weight, targets, labels, call, ctx.needs_input_grad[:2], 1.0, upstream)
+            return dx, dw, None, None, None
+        # In place, for dW is as large as the weight; unless the graph is kept, and may be asked again.
+        kept = torch._C._autograd._get_current_graph_task_keep_graph()
+        factor = upstream.reshape(-1, 1)  # not a scalar: the product is then formed in the wider dtype of the two
+        scaled = [None if value is None else torch.mul(value, factor, out=torch.empty_like(value) if kept else value)
+                  for value in ctx.saved_tensors]
+        return *(None if value is None else value.to(ctx.dtype) for value in scaled), None, None, None
 
 
-def _chunk(
-    h: Tensor,
-    w: Tensor,
-    targets: Targets | None,
-    labels: Tensor | None,
-    settings: _Settings,
-    exact: torch.dtype,
-    need_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """KL, NLL, teacher entropy [C] and the gradient of alpha·KL + (1−alpha)·NLL by ``h @ w.T`` [C, V] of one chunk."""
-    alpha = settings.alpha
-    z = (h @ w.t()).to(exact)
-    if settings.logit_scale != 1.0:
-        z *= settings.logit_scale
-    if settings.softcap is not None:
-        z = torch.tanh(z / settings.softcap)
-        slope = (1 - z.square()) if need_gradient else None
-        z = z * settings.softcap
-    lse = z.logsumexp(-1)
-    zero = torch.zeros_like(lse)
-    kl = nll = entropy = zero
-    teacher: Tensor | None = None
-    mass: Tensor | float = 1.0
-    if isinstance(targets, SparseTargets):
-        weights = targets.weights.to(exact)
-        entropy = targets.entropy.to(exact)
-        mass = weights.sum(-1)
-        kl = mass * lse - (weights * z.gather(1, targets.ids)).sum(-1) - entropy
-    elif targets is not None:
-        log_q = _dense_log_probs(targets, w.shape[0], exact).clamp_min(torch.finfo(exact).min)
-        teacher = log_q.exp()
-        entropy = -(teacher * log_q).sum(-1)
-        # As the mean of a difference: the difference of two means loses the digits of a small KL.
-        kl = (teacher * (log_q - (z - lse[:, None]))).sum(-1)
-    if labels is not None:
-        nll = lse - z.gather(1, labels[:, None])[:, 0]
-    if not need_gradient:
-        return kl, nll, entropy, None
-    p = z.sub_(lse[:, None]).exp_()
-    if isinstance(targets, SparseTargets):
-        p *= (alpha * mass + (1 - alpha))[:, None]
-        p.scatter_add_(1, targets.ids, -alpha * weights)
-    elif teacher is not None:
-        p -= alpha * teacher
-    if labels is not None and alpha < 1:
-        p[torch.arange(len(labels), device=p.device), labels] -= 1 - alpha
-    if settings.softcap is not None:
-        p *= slope
-    if settings.logit_scale != 1.0:
-        p *= settings.logit_scale
-    return kl, nll, entropy, p
+def _chunks(hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None, call: _Call,
+            wanted: tuple[bool, ...], scale: float, row_weight: Tensor | None,
+            ) -> tuple[RowLosses, Tensor | None, Tensor | None]:
+    """Losses [N], dX [N, H] and dW [V, H] (None where not wanted) of Σ row_weight · scale · loss.
+
+    Gradients are in the inputs' dtype, but float32 for float16: loss scaling comes only in backward, and until then
+    they could be too small for it.
+    """
+    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    given = exact if hidden.dtype == torch.float16 else hidden.dtype
+    index, need_x, need_w = call.index, *wanted
+    h, y, by_row = (value if value is None or index is None else value[index] for value in (hidden, labels, row_weight))
+    h = h.contiguous()
+    live, counted = weight[: call.vocabulary], len(h)
+    losses = RowLosses(*(torch.zeros(counted, dtype=exact, device=h.device) for _ in RowLosses._fields))
+    dx = torch.empty_like(h, dtype=given) if need_x else None
+    total = None
+    if need_w:  # one chunk is one product, which is accumulated in float32 within; several need a float32 matrix
+        total = torch.empty(weight.shape, dtype=given if counted <= call.chunk else exact, device=h.device)
+    logits = torch.empty(min(call.chunk, counted), call.vocabulary, dtype=h.dtype, device=h.device)
+    teacher = _TeacherRows(targets, index, len(logits), call.vocabulary)
+    for start in range(0, counted, call.chunk):
+        rows = slice(start, min(start + call.chunk, counted))
+        z = logits[: rows.stop - start]
+        products.project(h[rows], live, z)
+        part = call.rows(z, teacher(rows), None if y is None else y[rows], call.settings, need_x or need_w,
+                         None if by_row is None else by_row[rows])
+        for whole, value in zip(losses, part, strict=True):
+            whole[rows] = value
+        if dx is not None:
+            products.by_hidden(z, live, dx[rows], scale)
+        if total is not None:
+            products.by_weight(z, h[rows], total[: call.vocabulary], start == 0, scale)
+    if total is not None:
+        total[call.vocabulary if counted else 0 :].zero_()
+        total = total.to(given)
+    if index is not None:
+        losses = RowLosses(*(_spread(part, index, len(hidden)) for part in losses))
+        dx = None if dx is None else _spread(dx, index, len(hidden))
+    return losses, dx, total
 
 
-def _dense_log_probs(targets: DenseTargets | HiddenTargets, vocabulary: int, exact: torch.dtype) -> Tensor:
-    if isinstance(targets, DenseTargets):
-        if targets.log_probs.shape[1] < vocabulary:
-            raise ValueError(f"targets cover {targets.log_probs.shape[1]} tokens, the student has {vocabulary}")
-        return targets.log_probs[:, :vocabulary].to(exact)
-    if targets.head.shape[0] < vocabulary:
-        raise ValueError(f"the teacher's head covers {targets.head.shape[0]} tokens, the student has {vocabulary}")
-    return F.log_softmax((targets.hidden @ targets.head[:vocabulary].t()).to(exact), dim=-1)
+def _spread(rows: Tensor, index: Tensor, positions: int) -> Tensor:
+    """The rows at their places among zeros."""
+    return rows.new_zeros(positions, *rows.shape[1:]).index_copy_(0, index, rows)
+
+
+class _TeacherRows:
+    """The teacher's part for a chunk of the counted positions; dense logits in one buffer for all chunks."""
+
+    def __init__(self, targets: Targets | None, index: Tensor | None, rows: int, vocabulary: int) -> None:
+        self.targets, self.index, self.vocabulary = targets, index, vocabulary
+        whole = targets.hidden if isinstance(targets, HiddenTargets) else \
+            targets.log_probs if isinstance(targets, DenseTargets) else None
+        self.logits = None if whole is None else whole.new_empty(rows, vocabulary)
+
+    def __call__(self, rows: slice) -> RowTeacher:
+        if self.targets is None:
+            return None
+        part = self.targets.rows(rows if self.index is None else self.index[rows])
+        if self.logits is None:
+            return part
+        logits = self.logits[: rows.stop - rows.start]
+        if isinstance(part, HiddenTargets):
+            products.project(part.hidden.contiguous(), part.head[: self.vocabulary], logits)
+        else:
+            logits.copy_(part.log_probs[:, : self.vocabulary])
+        return DenseRows(logits)

@@ -29,7 +29,9 @@ class Rows:
         return value if name in self.per_run else value[index]
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})  # type: ignore[arg-type]
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+                             for name, value in moved.items()})
 
     def __len__(self) -> int:
         return len(getattr(self, next(f.name for f in fields(self) if f.name not in self.per_run)))  # type: ignore[arg-type]
@@ -58,31 +60,33 @@ class SparseTargets(Rows):
 
 
 @dataclass
+class GhostTargets(Rows):
+    """The exact top and one *ghost* bucket for everything else: the loss is the KL over K + 1 events, the student's
+    tail being one minus its probability of the K tokens. Biased (nothing is said about the inside of the tail) but a
+    true KL: never negative.
+
+    ``ids``: [N, K] int64, no id twice in a row, no padding. ``probs``: [N, K] float32. ``tail``: [N] float32, the mass
+    of all other tokens; a row's probs and tail sum to 1.
+    """
+
+    ids: Tensor
+    probs: Tensor
+    tail: Tensor
+
+
+@dataclass
 class HiddenTargets(Rows):
     """The teacher's last hidden states and its head, for the exact distribution without storing it.
 
-    ``hidden``: [N, H]; ``head``: [V, H], the same for every position. The logits are ``hidden @ head.T``.
+    ``hidden``: [N, H]; ``head``: [V, H], the same for every position. The logits are
+    ``cap(logit_scale · hidden @ head.T)``, cap(x) = c·tanh(x / c) for ``logit_softcap`` c.
     """
 
     hidden: Tensor
     head: Tensor
-    per_run = ("head",)
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
+    per_run = ("head", "logit_scale", "logit_softcap")
 
 
-Targets = DenseTargets | SparseTargets | HiddenTargets
-
-
-def concatenate(parts: list[SparseTargets]) -> SparseTargets:
-    """Stack records of different K under each other; the narrower ones are padded with weight 0."""
-    width = max((part.ids.shape[1] for part in parts), default=1)
-
-    def widen(value: Tensor) -> Tensor:
-        return torch.nn.functional.pad(value, (0, width - value.shape[1]))
-
-    if not parts:
-        return SparseTargets(torch.zeros(0, width, dtype=torch.long), torch.zeros(0, width), torch.zeros(0))
-    return SparseTargets(
-        torch.cat([widen(part.ids) for part in parts]),
-        torch.cat([widen(part.weights) for part in parts]),
-        torch.cat([part.entropy for part in parts]),
-    )
+Targets = DenseTargets | SparseTargets | GhostTargets | HiddenTargets

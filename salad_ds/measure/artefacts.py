@@ -188,7 +188,7 @@ def read_corpora(run: Run) -> None:
         names.add(run.recipe.synthesize.out)
     areas = ("speech", "text", "evaluate", run.recipe.select.out)
     inside = {str(path.parent.relative_to(work)) for area in areas for path in (work / area).rglob("manifest.json")}
-    inside |= {name for name in names if not os.path.isabs(name)}
+    inside |= {name for name in names if not os.path.isabs(name) and "://" not in name}
     for name in sorted(inside):
         path = take(run, f"{name}/manifest.json", f"the shards of {name}")
         if path is None:

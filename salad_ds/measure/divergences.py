@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe, SourceConfig
 from salad_ds.data.collate import Sequence, collate
+from salad_ds.data.features import require_features, wanted_format
 from salad_ds.data.order import permuted, stable_seed
 from salad_ds.data.plan import Planner
 from salad_ds.data.shards import ShardSet
@@ -35,9 +36,9 @@ from salad_ds.measure.statistics import ratio
 from salad_ds.model.build import require_recipe
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
-from salad_ds.teacher.forward import check_tokenizer, default_device, load_teacher
+from salad_ds.teacher.forward import check_tokenizer, default_device
 from salad_ds.teacher.identity import remembered_sha256, teacher_identity
-from salad_ds.teacher.live import LiveTeacher
+from salad_ds.teacher.live import LiveTeacher, lone_teacher
 from salad_ds.text import tokenizer_identity
 from salad_ds.train.tracking import open_tracker
 
@@ -102,7 +103,7 @@ def fresh(recipe: Recipe, checkpoint: str, load: Loader) -> dict[str, Any]:
             + (f": {planner.skipped}" if planner.skipped.counts else ""),
             "measure longer utterances, or align them first",
         )
-    teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
+    teacher = lone_teacher(recipe, next(model.parameters()).device)
     records = divergences(model, teacher, sequences, settings.batch, f"measure {checkpoint}")
     return {
         **summary(records),
@@ -123,15 +124,12 @@ def planner_for(
     model: SaladForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Planner:
-    """A planner with the arithmetic of this student's encoder and adapter."""
-    return Planner(
-        sources,
-        recipe.path,
-        recipe.data,
-        tokenizer,
-        model.sample_rate,
-        lambda samples: model.adapter.positions(model.encoder.num_frames(samples)),
-    )  # type: ignore[operator]
+    """A planner with the arithmetic of this student's encoder and adapter, and with cached frames where the recipe asks
+    for them."""
+    cached = wanted_format(model.encoder, recipe.data)  # type: ignore[arg-type]
+    if cached is not None:
+        require_features([recipe.path(source.path) for source in sources], cached)
+    return Planner(sources, recipe.path, recipe.data, tokenizer, model.hearing, cached)
 
 
 def held_out_sequences(planner: Planner, items: int, seed: int) -> list[Sequence]:
@@ -229,8 +227,7 @@ def _batch(
 def hidden_states(model: SaladForConditionalGeneration, part: list[Sequence]) -> Tensor:
     """[N, H] at the text targets of interleaved sequences, one row of the batch each."""
     batch = collate([[sequence] for sequence in part], model.config.start_token_id).to(next(model.parameters()).device)
-    features = model.encoder(batch.audio, batch.audio_lengths) if len(batch.audio) else None
-    return model(**batch.model_inputs(), features=features).hidden
+    return model(**batch.model_inputs(), features=model.encoder.hear(batch)).hidden  # type: ignore[operator]
 
 
 def text_hidden(model: SaladForConditionalGeneration, part: list[Sequence], owner: Tensor, rows: Tensor) -> Tensor:
@@ -245,23 +242,44 @@ def text_hidden(model: SaladForConditionalGeneration, part: list[Sequence], owne
 
 
 def wrong_speech(sequences: list[Sequence]) -> list[Sequence]:
-    """Each sequence with the speech of the next one in place of its own, repeated or cut to the same lengths."""
+    """Each sequence with the speech of the next one in place of its own, repeated or cut to the same lengths.
+
+    Where spans are slices of an encoding it is the other's frames that are repeated or cut: the same whether they are
+    cached or come from its sound.
+    """
     swapped = []
     for i, sequence in enumerate(sequences):
         donor = next(
-            (other for other in sequences[i + 1 :] + sequences[:i] if other.waves and other.ids != sequence.ids),
+            (other for other in sequences[i + 1 :] + sequences[:i] if heard(other) and other.ids != sequence.ids),
             sequence,
         )
-        sound = np.concatenate(donor.waves)
-        at, waves = 0, []
-        for wave in sequence.waves:
-            waves.append(np.take(sound, np.arange(at, at + len(wave)), mode="wrap"))
-            at += len(wave)
-        swapped.append(replace(sequence, waves=waves))
+        if sequence.frames:
+            changed = replace(sequence, frames=instead(donor.frames, sequence.frames))
+        elif sequence.slices:
+            changed = replace(
+                sequence, waves=donor.waves, slices=instead(donor.slices, sequence.slices), samples=donor.samples
+            )
+        else:
+            changed = replace(sequence, waves=instead(donor.waves, sequence.waves))
+        swapped.append(changed)
     return swapped
 
 
+def heard(sequence: Sequence) -> bool:
+    """Whether it has any speech."""
+    return bool(sequence.waves or sequence.frames)
+
+
+def instead(other: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
+    """The arrays of ``other``, one behind the other and again from the beginning, cut to the lengths of ``own``."""
+    whole, ends = np.concatenate(other), np.cumsum([0] + [len(part) for part in own])
+    return [np.take(whole, np.arange(a, b), axis=0, mode="wrap") for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
 def silent(sequence: Sequence) -> Sequence:
+    """The sequence with silence in place of its sound: of each span, or of the recording that spans are slices of."""
+    if sequence.slices:
+        return replace(sequence, waves=[np.zeros(sequence.samples, np.float32)], frames=[])
     return replace(sequence, waves=[np.zeros_like(wave) for wave in sequence.waves])
 
 
@@ -291,9 +309,10 @@ def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path
     """
     model, tokenizer = load_student(str(checkpoint_dir))
     model.to(default_device())
+    recipe = replace(recipe, data=replace(recipe.data, features="audio"))  # new speech, heard once: nothing to cache
     planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(shard_dir.resolve()))], model, tokenizer)
     sequences = held_out_sequences(planner, len(planner.shards[0]), recipe.select.seed)
-    teacher = LiveTeacher(load_teacher(recipe.teacher.llm or recipe.model.llm, next(model.parameters()).device))
+    teacher = lone_teacher(recipe, next(model.parameters()).device)
     records = divergences(model, teacher, sequences, recipe.measure.batch, "probe", controls=False)
     return [
         {"key": record.key, "m": record.distillation / record.tokens, "tokens": record.tokens} for record in records

@@ -123,13 +123,13 @@ def training(run: Run) -> str:
         drawn += figure(pictures.training(name, log), f"{text(told)}.")
         window = log.rows[-max(3, len(log.rows) // 10):]
         seconds = total(log, "seconds")
-        wait = total(log, "data_wait")
+        waits = [percent(total(log, key) / seconds if seconds > 0 else math.nan) for key in ("data_wait", "teacher_wait")]
         body.append([text(name), f"{log.steps:,} of {log.planned:,}", number(log.rows[0].get("kl", math.nan)),
                      f"{number(mean(window, 'kl'))} <span class=\"se\">(last {len(window)})</span>",
                      f"{total(log, 'targets' if 'targets' in log.rows[0] else 'tokens'):,.0f}",
-                     f"{seconds / len(log.rows):.2f}", percent(wait / seconds if seconds > 0 else math.nan)])
+                     f"{seconds / len(log.rows):.2f}", ", ".join(waits)])
     head = ["stage", "steps", "KL, first step", "KL, last steps", "text tokens learnt from", "s / step",
-            "waiting for data"]
+            "waiting for data, for the teacher"]
     return drawn + table("Training stages", head, body)
 
 
@@ -235,8 +235,9 @@ def data(run: Run) -> str:
     if body:
         parts = table("Shards below the work directory", head, body, [""] * 5 + ["words"])
     if (teacher := run.teacher) is not None:
-        parts += (f"<p>Teacher store: {teacher['texts']:,} texts, {teacher['rows']:,} positions with the "
-                  f"{teacher['top_k']} likeliest tokens and {teacher['samples']} draws from the tail each, "
+        kept = (f"the {teacher['top_k']} likeliest tokens and {teacher['samples']} draws from the tail"
+                if teacher["keep"] == "topk" else f"the tokens of at least 1/{teacher['resolution']} and draws")
+        parts += (f"<p>Teacher store: {teacher['texts']:,} texts, {teacher['rows']:,} positions with {kept} each, "
                   f"{size(teacher['bytes'])} in {teacher['shards']} files.</p>")
     if run.durations:
         longest = max(row["seconds"] for row in run.durations) or 1.0

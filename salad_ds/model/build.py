@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from salad_ds.assets import resolve
 from salad_ds.config import ModelConfig
 from salad_ds.errors import CheckpointError, RecipeError
+from salad_ds.model.attention import choose, require_support
 from salad_ds.model.encoder import build_encoder
 from salad_ds.model.salad import SaladConfig, SaladForConditionalGeneration
 from salad_ds.text import start_token, tokenizer_identity
@@ -51,8 +52,10 @@ def build_student(
     """
     tokenizer = load_tokenizer(config)
     dtype = torch_dtype(config.dtype)
+    attention = choose(config.attention, dtype)
     with loading or contextlib.nullcontext():
-        llm = load_llm(config.llm, dtype, config.attention)
+        llm = load_llm(config.llm, dtype, attention)
+    require_support(llm)
     encoder = build_encoder(config.encoder)
     settings = SaladConfig(
         text_config=llm.config,
@@ -69,7 +72,7 @@ def build_student(
             "output_rms": embedding_rms(llm),
         },
     )
-    settings._attn_implementation = config.attention
+    settings._attn_implementation = attention
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
@@ -94,6 +97,7 @@ def require_recipe(
         "tokenizer": (tokenizer_identity(tokenizer), tokenizer_identity(load_tokenizer(config))),
         "LLM": tuple([getattr(c, key) for key in LLM_SHAPE] for c in (own.text_config, text)),
         "encoder": (own.encoder["name"], config.encoder.name),
+        "kind of features": (own.encoder.get("features", "latents"), config.encoder.features),
         "adapter": ({key: own.adapter[key] for key in adapter}, adapter),
     }
     for what, (found, wanted) in pairs.items():

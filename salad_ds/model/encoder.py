@@ -23,7 +23,7 @@ def build_encoder(config: EncoderConfig, from_pretrained: bool = True) -> Speech
     With ``from_pretrained=False`` its weights are random: only its config is read. Raises RecipeError for a kind that
     does not fit the checkpoint, AssetError for a checkpoint that cannot be loaded.
     """
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperModel
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, MimiModel, WhisperModel
     from transformers.models.mimi.modeling_mimi import MimiEncoderModel
 
     source = resolve(config.name, "speech encoder")
@@ -33,7 +33,8 @@ def build_encoder(config: EncoderConfig, from_pretrained: bool = True) -> Speech
         if found != config.kind:
             raise RecipeError(f"model.encoder.kind is {config.kind}, but {config.name} is a {settings.model_type}",
                               f"set model.encoder.kind={found}")
-        described: dict[str, Any] = {"kind": found, "name": config.name, "config": settings.to_dict()}
+        described: dict[str, Any] = {"kind": found, "name": config.name, "config": settings.to_dict(),
+                                     "features": config.features}
         if found == "hf":
             extractor = AutoFeatureExtractor.from_pretrained(source)
             described |= {"sample_rate": extractor.sampling_rate, "normalize": bool(extractor.do_normalize)}
@@ -43,6 +44,9 @@ def build_encoder(config: EncoderConfig, from_pretrained: bool = True) -> Speech
                 state = WhisperModel.from_pretrained(source, dtype=torch.float32).encoder.state_dict()
             elif found == "mimi":
                 state = MimiEncoderModel.from_pretrained(source, dtype=torch.float32).state_dict()
+                if config.features == "codes":
+                    whole = MimiModel.from_pretrained(source, dtype=torch.float32)
+                    encoder.quantizer.load_state_dict(whole.quantizer.state_dict())  # type: ignore[union-attr, operator]
             else:
                 state = AutoModel.from_pretrained(source, dtype=torch.float32).state_dict()
             getattr(encoder, {"whisper": "whisper", "mimi": "mimi", "hf": "model"}[found]).load_state_dict(state)
@@ -74,7 +78,7 @@ def encoder_from_dict(description: dict[str, Any]) -> SpeechEncoder:
     if kind == "whisper":
         return WhisperSpeechEncoder(config, name)
     if kind == "mimi":
-        return MimiSpeechEncoder(config, name)
+        return MimiSpeechEncoder(config, name, description.get("features", "latents"))
     if kind == "hf":
         return HFSpeechEncoder(config, description["sample_rate"], description["normalize"], name)
     raise CheckpointError(f"speech encoder kind {kind!r} is not mimi, whisper or hf", "build the student again")

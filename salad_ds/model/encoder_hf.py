@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from salad_ds.errors import RecipeError
+from salad_ds.hearing import Hearing
 from salad_ds.model.encoder_base import SpeechEncoder, config_dict, fit
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
@@ -55,13 +56,8 @@ class HFSpeechEncoder(SpeechEncoder):
                               f"take one of {', '.join(FAMILIES)}; mimi and whisper have kinds of their own")
         self.name, self.normalize = name, normalize
         self.model = AutoModel.from_config(config)
-        self.sample_rate, self.hidden_size = sample_rate, config.hidden_size
-        self.convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        stride, self.shortest = 1, 1
-        for kernel, step in reversed(self.convolutions):
-            self.shortest = (self.shortest - 1) * step + kernel  # samples that make one frame
-            stride *= step
-        self.frame_rate = sample_rate / stride
+        self.hidden_size = config.hidden_size
+        self.hearing = Hearing(sample_rate, tuple(zip(config.conv_kernel, config.conv_stride, strict=True)))
         self.isolate()
         self.freeze()
 
@@ -76,17 +72,12 @@ class HFSpeechEncoder(SpeechEncoder):
             first.layer_norm = own
             object.__setattr__(self, "norm", own)  # a second name, not a second submodule: the weights are saved once
 
-    def num_frames(self, num_samples: int) -> int:
-        for kernel, stride in self.convolutions:
-            num_samples = (num_samples - kernel) // stride + 1 if num_samples >= kernel else 0
-        return num_samples
-
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "hf", "name": self.name, "sample_rate": self.sample_rate, "normalize": self.normalize,
                 "config": config_dict(self.model.config)}
 
     def encode(self, audio: Tensor, lengths: list[int], counts: list[int]) -> Tensor:
-        audio = fit(audio, max(self.shortest, *lengths))
+        audio = fit(audio, max(self.hearing.shortest, *lengths))
         size = torch.tensor(lengths, device=audio.device)
         own = torch.arange(audio.shape[1], device=audio.device) < size[:, None]
         if self.normalize:
@@ -95,7 +86,7 @@ class HFSpeechEncoder(SpeechEncoder):
             variance = ((audio - mean).square() * own).sum(1, keepdim=True) / total
             audio = ((audio - mean) * torch.rsqrt(variance + 1e-7)) * own
         if self.norm is not None:
-            kernel, stride = self.convolutions[0]
+            kernel, stride = self.hearing.convolutions[0]
             self.norm.frames = torch.div(size - kernel, stride, rounding_mode="floor").add(1).clamp(min=0)
         dtype = self.model.feature_extractor.conv_layers[0].conv.weight.dtype
         return self.model(audio.to(dtype), attention_mask=own.long()).last_hidden_state

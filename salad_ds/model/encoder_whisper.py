@@ -19,6 +19,7 @@ from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from salad_ds.hearing import Hearing
 from salad_ds.model.encoder_base import SpeechEncoder, config_dict, fit
 
 RATE, WINDOW, HOP = 16_000, 400, 160
@@ -36,14 +37,9 @@ class WhisperSpeechEncoder(SpeechEncoder):
         super().__init__()
         self.name = name
         self.whisper = WhisperEncoder(config)
-        self.sample_rate, self.frame_rate, self.hidden_size = RATE, RATE / STRIDE, config.d_model
-        self.max_samples = config.max_source_positions * STRIDE
+        self.hidden_size = config.d_model
+        self.hearing = Hearing(RATE, ((1, STRIDE),), config.max_source_positions * STRIDE)
         self.freeze()
-
-    def num_frames(self, num_samples: int) -> int:
-        if num_samples > self.max_samples:  # type: ignore[operator]
-            raise self.too_long(num_samples)
-        return -(-num_samples // STRIDE)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "whisper", "name": self.name, "config": config_dict(self.whisper.config)}

@@ -26,6 +26,7 @@ class DistillHead(nn.Linear):
         targets: Targets | None = None,
         labels: Tensor | None = None,  # type: ignore[override]
         alpha: float = 1.0,
+        temperature: float = 1.0,
         reduction: str = "sum",
     ) -> Tensor | DistillOutput:
         if targets is None and labels is None:
@@ -39,6 +40,7 @@ class DistillHead(nn.Linear):
             reduction=reduction,
             logit_scale=self.logit_scale,
             logit_softcap=self.logit_softcap,
+            temperature=temperature,
         )
 
 

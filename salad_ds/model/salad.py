@@ -6,7 +6,7 @@ positions whose next token is text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from transformers.utils import ModelOutput
 
 from salad_ds.distill import DistillOutput, Targets
 from salad_ds.errors import CheckpointError, DataError
+from salad_ds.hearing import Hearing
 from salad_ds.model.adapter import CausalAdapter
-from salad_ds.model.encoder import encoder_from_dict
+from salad_ds.model.attention import packing
+from salad_ds.model.encoder import SpeechEncoder, encoder_from_dict
 from salad_ds.model.head import install_distill_head
 
 
@@ -78,6 +80,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _no_split_modules: list[str] = []
     _keep_in_fp32_modules_strict = ["encoder"]  # as it was when the adapter was trained behind it
 
@@ -91,12 +94,13 @@ class SaladForConditionalGeneration(PreTrainedModel):
         self.adapter = CausalAdapter(
             self.encoder.hidden_size,
             config.text_config.hidden_size,  # type: ignore[union-attr, arg-type]
-            attention=config._attn_implementation or "sdpa",
+            attention="eager" if config._attn_implementation == "eager" else "sdpa",  # spans are rows, never packed
             **config.adapter,
         )
         self.llm = llm if llm is not None else AutoModelForCausalLM.from_config(config.text_config)
         install_distill_head(self.llm)
-        self.sample_rate, self.adapter_stack = int(self.encoder.sample_rate), self.adapter.stack  # type: ignore[arg-type]
+        self.sample_rate = int(self.encoder.sample_rate)  # type: ignore[arg-type]
+        self.hearing: Hearing = replace(self.encoder.hearing, stack=self.adapter.stack)  # type: ignore[type-var, arg-type]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -114,11 +118,11 @@ class SaladForConditionalGeneration(PreTrainedModel):
     def get_output_embeddings(self) -> nn.Module:
         return self.llm.get_output_embeddings()
 
-    def detach_encoder(self) -> nn.Module:
+    def detach_encoder(self) -> SpeechEncoder:
         """Take the frozen encoder out, to be run beside the model: a sharded engine then neither gathers nor stores
         it."""
         encoder, self.encoder = self.encoder, None  # type: ignore[assignment]
-        return encoder
+        return encoder  # type: ignore[return-value]
 
     def forward(
         self,
@@ -131,6 +135,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         targets: Targets | None = None,
         labels: Tensor | None = None,
         alpha: float = 1.0,
+        temperature: float = 1.0,
     ) -> SaladOutput:
         """Loss (or hidden states) at the N positions whose next token is text.
 
@@ -151,13 +156,17 @@ class SaladForConditionalGeneration(PreTrainedModel):
             # A span of length 0 is a dummy: it ties the adapter to the loss, so that every rank reduces the same
             # gradients.
             idle = speech.sum() * 0.0
-        hidden = self.llm.get_decoder()(
-            inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+        decoder = self.llm.get_decoder()
+        apart = packing(decoder.config._attn_implementation, position_ids)
+        hidden = decoder(
+            inputs_embeds=embeddings, position_ids=position_ids, use_cache=False, **apart
         ).last_hidden_state
         hidden = hidden.reshape(-1, hidden.shape[-1])[target_positions]
         if targets is None and labels is None:
             return SaladOutput(hidden=hidden)
-        out = self.llm.get_output_embeddings()(hidden, targets=targets, labels=labels, alpha=alpha)
+        out = self.llm.get_output_embeddings()(
+            hidden, targets=targets, labels=labels, alpha=alpha, temperature=temperature
+        )
         assert isinstance(out, DistillOutput)
         return SaladOutput(loss=out.loss + idle, kl=out.kl, nll=out.nll, entropy=out.entropy)
 

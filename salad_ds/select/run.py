@@ -100,7 +100,7 @@ def natural_seconds(recipe: Recipe) -> float:
     own = {recipe.path(recipe.select.out) / "speech", recipe.path(recipe.synthesize.out)}
     paths = {recipe.path(source.path) for stage in recipe.stages.values() for source in stage.sources
              if source.kind == "speech"} - own
-    return sum(ShardSet.open(path).seconds for path in sorted(paths))
+    return sum(ShardSet.open(path).seconds for path in sorted(paths, key=str))
 
 
 def sample(recipe: Recipe, labelled: pa.Table, names: pa.Table, probes: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -9,6 +9,9 @@ shared it.
 
 What a record holds does not depend on its batch: the draws are keyed by the text, and padding cannot be seen
 (forward.py).
+
+Each rank has groups of its own, whatever the teacher's placement. Of a sharded teacher every forward pass is made by
+all ranks at once, each with its own texts; a rank that has none left makes idle ones.
 """
 
 from __future__ import annotations
@@ -17,22 +20,30 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from salad_ds.config import Recipe
-from salad_ds.errors import AssetError, StoreError
+from salad_ds.environment import end_with_parent
+from salad_ds.errors import StoreError
 from salad_ds.files import sole_writer
 from salad_ds.progress import Progress, clock
-from salad_ds.teacher.forward import TeacherForward, check_tokenizer, default_device, load_teacher, load_tokenizer
-from salad_ds.teacher.identity import model_directory, teacher_identity
+from salad_ds.teacher.forward import (
+    TeacherForward,
+    check_tokenizer,
+    default_device,
+    load_teacher,
+    load_tokenizer,
+    shared_vocabulary,
+)
+from salad_ds.teacher.identity import teacher_identity
 from salad_ds.teacher.ranks import Ranks
-from salad_ds.teacher.sampling import Record, join, summarise, uniforms
+from salad_ds.teacher.sampling import Record, join, uniforms
 from salad_ds.teacher.store import StoreSettings, TeacherStore
 from salad_ds.teacher.texts import TextPool, collect, recipe_directories
 from salad_ds.text import tokenizer_identity
@@ -55,6 +66,8 @@ class PrecomputeReport:
     """Of these, the ones this run computed."""
     tokens: int
     """Tokens read by this run's teacher, padding not counted."""
+    padding: float
+    """Share of the teacher's positions that held no token."""
     seconds: float
     bytes_per_token: float
     """Size of the whole store over its rows."""
@@ -67,7 +80,7 @@ class PrecomputeReport:
         rate = f", {self.tokens / self.seconds:.0f} tokens/s" if self.computed and self.seconds > 0 else ""
         lost = sum(row["count"] for row in self.skipped.values())
         parts = [f"{self.computed} of {self.texts} texts computed",
-                 f"{self.tokens} tokens in {clock(self.seconds)}{rate}",
+                 f"{self.tokens} tokens in {clock(self.seconds)}{rate}, {self.padding:.1%} padding",
                  f"{self.bytes_per_token:.0f} bytes/token in {self.store}"]
         if lost:
             parts.append(f"{lost} texts cannot be used: {', '.join(self.skipped)}")
@@ -87,7 +100,11 @@ def precompute(recipe: Recipe, sources: Sequence[str | Path] | None = None,
     """
     reference = recipe.teacher.llm or recipe.model.llm
     named = [str(path) for path in (recipe_directories(recipe) if sources is None else sources)]
-    with Ranks() as ranks, contextlib.ExitStack() as stack:
+    placement, batch_tokens = recipe.teacher.placement, recipe.teacher.batch_tokens
+    end_with_parent()
+    with Ranks(placement.startswith("sharded")) as ranks, contextlib.ExitStack() as stack:
+        if recipe.threads and ranks.size > 1:  # alone it has all cores
+            torch.set_num_threads(recipe.threads)
         tokenizer = load_tokenizer(recipe.model.tokenizer or recipe.model.llm)
         # Once for all ranks, because the weights are read; where it fails, it fails on all of them.
         settings = ranks.first(lambda: store_settings(recipe, tokenizer_identity(tokenizer)))
@@ -96,25 +113,29 @@ def precompute(recipe: Recipe, sources: Sequence[str | Path] | None = None,
         ranks.first(lambda: TeacherStore.create(path, settings) and None)
         store = TeacherStore.create(path, settings)
         pool, notes = collect({name: recipe.path(name) for name in named}, tokenizer, recipe.data.context,
-                              quiet=ranks.rank > 0)
+                              ranks)
         device = default_device(ranks.local)
-        groups = plan_groups(pool, [text for text in range(len(pool)) if pool.keys[text] not in store],
-                             group_tokens or GROUP_TOKENS[device.type])
-        ranks.barrier()  # everybody has looked at the store before anybody adds to it
+        # One looks for all, before anybody adds: file systems may show another rank another directory.
+        absent = ranks.first(lambda: [text for text in range(len(pool)) if pool.keys[text] not in store])
+        groups = plan_groups(pool, absent, group_tokens or GROUP_TOKENS[device.type])
         seconds = 0.0
         # The longest first: if they do not fit into memory, that is known at once.
-        if mine := groups[::-1][ranks.rank::ranks.size]:
-            teacher = load_teacher(reference, device)
+        mine = groups[::-1][ranks.rank::ranks.size]
+        if mine or (groups and placement.startswith("sharded")):
+            teacher = load_teacher(reference, device, placement=placement)
             made_from = {"sources": notes["sources"], "context": recipe.data.context, "dtype": str(teacher.dtype)}
             started = time.monotonic()
-            fill(store, teacher, pool, mine, recipe.teacher.batch_tokens, made_from, quiet=ranks.rank > 0)
+            fill(store, teacher, pool, mine, batch_tokens, made_from, quiet=ranks.rank > 0)
             seconds = time.monotonic() - started
         seconds = max(ranks.gather(seconds))  # also waits for everybody's last shard
         store.refresh()
         lengths = pool.lengths()
+        tokens = int(sum(lengths[group].sum() for group in groups))
+        positions = int(sum(len(batch) * lengths[batch].max() for group in groups
+                            for batch in batches(group, lengths, batch_tokens)))
         report = PrecomputeReport(
-            path, len(pool), sum(map(len, groups)), int(sum(lengths[group].sum() for group in groups)),
-            seconds, store.bytes / max(store.rows, 1), notes["missing"], notes["skipped"])
+            path, len(pool), sum(map(len, groups)), tokens, 1 - tokens / max(positions, 1), seconds,
+            store.bytes / max(store.rows, 1), notes["missing"], notes["skipped"])
         if ranks.rank == 0:
             print(report, file=sys.stderr, flush=True)
         return report
@@ -127,47 +148,67 @@ def store_settings(recipe: Recipe, tokenizer: str) -> StoreSettings:
     """
     reference, wanted = recipe.teacher.llm or recipe.model.llm, recipe.teacher
     check_tokenizer(reference, tokenizer)
-    vocab = vocabulary(reference)
-    top_k = min(wanted.top_k, vocab)
+    vocab = shared_vocabulary(recipe)
+    kept = ({"top_k": min(wanted.top_k, vocab), "samples": wanted.samples} if wanted.keep == "topk"
+            else {"resolution": wanted.resolution})
     return StoreSettings(
-        teacher=teacher_identity(reference), tokenizer=tokenizer, vocab=vocab, top_k=top_k,
-        samples=wanted.samples if top_k < vocab else 0, seed=wanted.seed,
-        made_from={"llm": reference, "recipe": recipe.name})
+        teacher=teacher_identity(reference), tokenizer=tokenizer, vocab=vocab, keep=wanted.keep, seed=wanted.seed,
+        made_from={"llm": reference, "recipe": recipe.name}, **kept)
 
 
 def fill(store: TeacherStore, teacher: TeacherForward, pool: TextPool, groups: list[list[int]], batch_tokens: int,
          made_from: dict[str, Any], quiet: bool = False) -> None:
-    """Compute ``groups`` (lists of texts of ``pool``) and add each to ``store`` as one shard."""
-    if teacher.vocab != store.settings.vocab:
+    """Compute ``groups`` (lists of texts of ``pool``) and add each to ``store`` as one shard.
+
+    A shard is encoded and written while the teacher reads the next group. Of a sharded teacher's ranks each calls this.
+    """
+    if teacher.vocab < store.settings.vocab:
         raise StoreError(f"the teacher's softmax has {teacher.vocab} entries, its store {store.settings.vocab}",
                          "set teacher.store to another directory")
     lengths = pool.lengths()
+    work = [list(batches(group, lengths, batch_tokens)) for group in groups]
+    passes = sum(map(len, work))
+    idle = teacher.together(passes) - passes
     written, rows = 0, 0
-    with Progress("precompute", int(sum(lengths[group].sum() for group in groups)), "tokens", quiet=quiet) as progress:
-        for group in groups:
+    pending: Future[None] | None = None
+    total = int(sum(lengths[group].sum() for group in groups))
+
+    def add(records: list[tuple[bytes, Record]]) -> None:
+        nonlocal written, rows
+        written += store.add(records, made_from).stat().st_size
+        rows += sum(len(record) for _, record in records)
+
+    with (ThreadPoolExecutor(1, "store") as writer,
+          Progress("precompute", total, "tokens", quiet=quiet) as progress):
+        for group in work:
             records: list[tuple[bytes, Record]] = []
-            for batch in batches(group, lengths, batch_tokens):
+            for batch in group:
                 keys = [pool.keys[text] for text in batch]
                 texts = [(key, pool.ids(text)) for key, text in zip(keys, batch, strict=True)]
                 records += zip(keys, read(teacher, store.settings, texts), strict=True)
                 progress.update(int(lengths[batch].sum()), f"{written / rows:.0f} bytes/token" if rows else "")
-            written += store.add(records, made_from).stat().st_size
-            rows += sum(len(record) for _, record in records)
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(add, records)
+        teacher.idle(idle)
+        if pending is not None:
+            pending.result()
 
 
 def read(teacher: TeacherForward, settings: StoreSettings, texts: list[tuple[bytes, np.ndarray]]) -> list[Record]:
     """Records of one batch of texts (key, token ids). Raises StoreError naming a text the teacher fails on."""
     for key, ids in texts:
-        if int(ids.max()) >= teacher.vocab:
-            raise StoreError(f"text {key.hex()} has token id {int(ids.max())}, the teacher knows {teacher.vocab}",
-                             "use the teacher's own tokenizer")
+        if int(ids.max()) >= settings.vocab:
+            raise StoreError(f"text {key.hex()} has token id {int(ids.max())}, the student knows {settings.vocab}",
+                             "use the student's own tokenizer")
     step = max(1, CHUNK_VALUES // teacher.vocab)
-    draws = np.concatenate([uniforms(settings.seed, key, len(ids) - 1, settings.samples) for key, ids in texts])
+    rule = settings.rule()
+    chance = np.concatenate([uniforms(settings.seed, key, len(ids) - 1, rule.uniforms) for key, ids in texts])
     ends = np.cumsum([0] + [len(ids) - 1 for _, ids in texts])
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: ZeRO-3 would keep tensors that only live in there
         states = torch.cat(teacher.rows([ids.astype(np.int64) for _, ids in texts]))
         try:
-            record = join([summarise(teacher.logits(states[at:at + step]), settings.top_k, draws[at:at + step])
+            record = join([rule.keep(teacher.logits(states[at:at + step])[:, :settings.vocab], chance[at:at + step])
                            for at in range(0, len(states), step)])
         except StoreError as error:
             raise StoreError(f"{error.what} (in a batch with the text {texts[0][0].hex()}, "
@@ -202,15 +243,6 @@ def batches(group: list[int], lengths: np.ndarray, batch_tokens: int) -> Iterato
         batch.append(text)
     if batch:
         yield batch
-
-
-def vocabulary(reference: str) -> int:
-    """Width of the softmax, from the model's configuration alone."""
-    try:
-        return int(AutoConfig.from_pretrained(model_directory(reference)).get_text_config().vocab_size)
-    except (OSError, ValueError, AttributeError) as error:
-        raise AssetError(f"{reference} is not a language model ({str(error).splitlines()[0]})",
-                         "give a saved Hugging Face causal LM") from error
 
 
 @contextlib.contextmanager

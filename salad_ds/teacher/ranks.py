@@ -1,40 +1,45 @@
 """The processes that share a precompute run: who am I, wait for the others, let one speak for all.
 
 Under ``deepspeed``, ``torchrun`` or any launcher that sets RANK and WORLD_SIZE there are several; alone there is one.
-Only small messages between CPUs are needed, so the group is gloo whatever the training uses.
+Only messages between CPUs are needed, so the group is gloo whatever the training uses; a sharded teacher brings
+DeepSpeed's own besides.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from salad_ds.errors import SaladError
+from salad_ds.zero import PATIENCE, start_processes
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
-"""Ranks finish at different times; a dead one is the launcher's to notice."""
 
 
 class Ranks:
-    """``rank``, ``size``, ``local``: place in the run and on the machine. A context manager around the run."""
+    """``rank``, ``size``, ``local``: place in the run and on the machine. A context manager around the run.
 
-    def __init__(self) -> None:
+    ``sharded``: the teacher will lie in ZeRO-3 shards, so that even one rank alone needs DeepSpeed's process group.
+    """
+
+    def __init__(self, sharded: bool = False) -> None:
+        self.sharded = sharded
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.local = int(os.environ.get("LOCAL_RANK", self.rank))
         self.group: Any = None
         self.began = False
 
     def __enter__(self) -> Ranks:
+        self.began = not dist.is_initialized() and (self.sharded or self.size > 1)
+        if self.sharded:
+            start_processes()
+        elif self.began:
+            dist.init_process_group("gloo", timeout=PATIENCE)
         if self.size > 1:
-            if not dist.is_initialized():
-                dist.init_process_group("gloo", timeout=PATIENCE)
-                self.began = True
             self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
         return self
 

@@ -1,76 +1,129 @@
-"""From one row of logits to what the store keeps: the exact top, and draws from the tail with the tail's true mass.
+"""What is kept of a teacher's distribution, as numbers: the same for every rule of keeping, and before any bytes.
 
-Keeping only the top k tokens biases the gradient: the tail's mass is missing where the student should have it.
-Drawing m tokens from the tail, each with weight tail mass / m, has the whole distribution as its mean, whatever m is
-(arXiv 2503.16870 shows it for sampling alone; here the top stays exact, so that only the tail is noisy).
+Two rules make records of logits and targets of records: ``topk.TopK`` and ``sampled.Sampled``. Both keep some tokens
+*exactly* (to a stated rounding) and speak for all others through *draws*, so that the weighted one-hot vectors of a
+record have the teacher's whole distribution as their mean. Keeping the top alone does not: the gradient pulls the
+student's tail to zero (arXiv 2503.16870). Records are whole numbers already, rounded at random, so that the bytes that
+follow lose nothing.
 
-The draws are *stratified*: the j-th falls into the j-th of m equal slices of the tail's mass (in id order). Each
-token's expected weight is that of m independent draws with replacement, every linear statistic has a variance no
-larger, and the drawn ids come out sorted, which the codec likes.
+Draws are *systematic*: ticks at equal distances over the running mass of the tail, all moved by one random number. A
+token's expected number of ticks is its share, whatever the others do, and no token has two of them as long as it has
+less mass than lies between two ticks. So ids are never repeated in a row.
 
 The random numbers depend on (seed, text key, row) alone, never on batch, order, rank or run.
 
-Shape letters: N rows, V vocabulary, k kept exactly, m drawn.
+Shape letters: N rows, V vocabulary, X exact and D drawn tokens of all rows together.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from salad_ds.distill.targets import SparseTargets
+from salad_ds.distill.targets import SparseTargets, Targets
 from salad_ds.errors import StoreError
+
+ENTROPY_BITS = 12
+ENTROPY_STEPS = 256
+"""Entropies are stored in steps of 1/256 nat, to the nearest: off by 0.002 at most, below 16 nats."""
+
+
+BLOCK = 64
+"""Tokens of a block of ``Tail``."""
 
 
 @dataclass
 class Record:
-    """What is kept of N rows of one text.
+    """What is kept of N rows of a text, or of several.
 
-    ``top_ids``: [N, k] int64, ascending. ``top_log_probs``: [N, k] float32, nats, in the order of ``top_ids``.
-    ``tail``: [N] float32, the mass outside the top. ``entropy``: [N] float32, nats, of the whole distribution.
-    ``drawn_ids``: [N, m] int64, ascending, from the tail with replacement (0 where the tail is empty).
+    ``fields``: [N, F] int64, the rule's numbers of a row, the entropy first. ``exact``, ``drawn``: [N] int64, tokens of
+    each row that are kept exactly and by drawing. Row after row, no token twice in a row and in any order:
+    ``ids``, ``exponents``, ``mantissas``: [X] int64 of the exact tokens, see ``grid.numbers_of``; ``drawn_ids``: [D]
+    int64.
     """
 
-    top_ids: np.ndarray
-    top_log_probs: np.ndarray
-    tail: np.ndarray
-    entropy: np.ndarray
+    fields: np.ndarray
+    exact: np.ndarray
+    drawn: np.ndarray
+    ids: np.ndarray
+    exponents: np.ndarray
+    mantissas: np.ndarray
     drawn_ids: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.top_ids)
+        return len(self.fields)
 
     def rows(self, index: slice) -> Record:
-        return Record(*(getattr(self, field.name)[index] for field in fields(self)))
+        """Neighbouring rows, without copying."""
+        begin, end, _ = index.indices(len(self))
+        kept, drawn = (slice(counts[:begin].sum(), counts[:end].sum()) for counts in (self.exact, self.drawn))
+        return Record(self.fields[index], self.exact[index], self.drawn[index], self.ids[kept], self.exponents[kept],
+                      self.mantissas[kept], self.drawn_ids[drawn])
 
-    def targets(self) -> SparseTargets:
-        """The record as targets: K = k + m, the top first.
-
-        Top and tail are scaled together to the sum 1, which takes away the common part of the codec's rounding. Without
-        draws (m = 0) the tail is dropped: the weights sum to 1 - tail and the target is biased.
-        """
-        top = np.exp(self.top_log_probs)
-        total = top.sum(1) + self.tail
-        top /= total[:, None]
-        drawn = np.broadcast_to((self.tail / total / max(self.drawn_ids.shape[1], 1))[:, None], self.drawn_ids.shape)
-        return SparseTargets(torch.from_numpy(np.concatenate([self.top_ids, self.drawn_ids], 1)),
-                             torch.from_numpy(np.concatenate([top, drawn], 1).astype(np.float32)),
-                             torch.from_numpy(self.entropy.astype(np.float32)))
+    def take(self, rows: np.ndarray) -> Record:
+        """The given rows, in their order."""
+        kept, drawn = places(self.exact, rows), places(self.drawn, rows)
+        return Record(self.fields[rows], self.exact[rows], self.drawn[rows], self.ids[kept], self.exponents[kept],
+                      self.mantissas[kept], self.drawn_ids[drawn])
 
 
-def join(parts: list[Record]) -> Record:
-    """Records of the same k and m under each other."""
+def places(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Where the members of ``rows`` lie in a list of all rows' members, of which each row has ``counts``."""
+    ends, taken = np.cumsum(counts), counts[rows]
+    return np.repeat((ends - counts)[rows] - (np.cumsum(taken) - taken), taken) + np.arange(taken.sum())
+
+
+def nothing(rule: Rule) -> Record:
+    """No rows."""
+    none = np.zeros(0, dtype=np.int64)
+    return Record(np.zeros((0, len(rule.field_bits)), dtype=np.int64), none, none, none, none, none, none)
+
+
+def join(parts: Sequence[Record]) -> Record:
+    """Records of one rule under each other; one at least."""
     if len(parts) == 1:
         return parts[0]
     return Record(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Record)))
 
 
+class Rule(Protocol):
+    """How much is kept of a row, and what it says to a student."""
+
+    draws: int
+    """The most draws of a row."""
+    uniforms: int
+    """Random numbers that a row takes."""
+    field_bits: tuple[int, ...]
+    """Widths of the columns of ``Record.fields``."""
+    tails: tuple[str, ...]
+    """The ``tail`` that ``targets`` can give."""
+
+    def keep(self, logits: Tensor, uniforms: np.ndarray) -> Record:
+        """Record of ``logits`` [N, V] (any float type, on any device) with ``uniforms`` [N, self.uniforms].
+
+        Raises StoreError for logits that are not finite numbers (-inf has no mass and is never kept by drawing).
+        """
+
+    def mantissa_bits(self, exponents: np.ndarray, fields: np.ndarray) -> np.ndarray:
+        """[X] widths of the mantissas, from [X] exponents and the fields [X, F] of their rows."""
+
+    def expected_draws(self, fields: np.ndarray, rows: np.ndarray, exponents: np.ndarray,
+                       mantissas: np.ndarray) -> np.ndarray:
+        """[N] numbers of draws that follow from the rest of a record, so far as they do; ``rows``: [X], of the exact
+        tokens."""
+
+    def targets(self, record: Record, tail: str) -> Targets:
+        """Targets of every row of ``record``. Raises StoreError for a record that ``keep`` cannot have made."""
+
+
 def uniforms(seed: int, key: bytes, rows: int, samples: int) -> np.ndarray:
-    """[rows, samples] float64 in [0, 1), a pure function of (seed, text key, row, draw).
+    """[rows, samples] float64 in [0, 1), a pure function of (seed, text key, row, sample).
 
     Philox is a counter-based generator, keyed here by a digest of seed and text key; its raw stream, unlike the methods
     built on it, is promised to stay the same in later versions of NumPy.
@@ -80,40 +133,70 @@ def uniforms(seed: int, key: bytes, rows: int, samples: int) -> np.ndarray:
     return (np.asarray(raw, dtype=np.uint64) >> np.uint64(11)).astype(np.float64).reshape(rows, samples) * 2.0**-53
 
 
-def summarise(logits: Tensor, top_k: int, draws: np.ndarray) -> Record:
-    """Record of ``logits`` [N, V] (any float type): softmax and top in float32, sums over V in float64.
-
-    ``draws`` [N, m] from ``uniforms``. Raises StoreError for logits that are not finite numbers.
-    """
+def distribution(logits: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Log-probabilities [N, V] float32 of ``logits``, and the rows' entropies as they are stored, [N] int64."""
     log_probs = logits.float().log_softmax(-1)
     probs = log_probs.exp()
-    entropy = torch.special.entr(probs).sum(-1, dtype=torch.float64)
+    entropy = -torch.linalg.vecdot(probs, log_probs)
+    if not bool(torch.isfinite(entropy).all()):  # 0 · log 0, if nothing worse
+        entropy = torch.special.entr(probs).sum(-1)
     if not bool(torch.isfinite(entropy).all()):
         raise StoreError("the teacher gives logits that are not finite",
                          "check the teacher's weights, or compute it in float32")
-    top_ids = log_probs.topk(min(top_k, logits.shape[1]), dim=-1, sorted=False).indices.sort(-1).values
-    top = log_probs.gather(-1, top_ids)
-    rest = probs.scatter(-1, top_ids, 0.0)
-    if draws.shape[1]:
-        cumulative = rest.cumsum(-1, dtype=torch.float64)
-        tail = cumulative[:, -1]
-        drawn = draw(cumulative, torch.from_numpy(draws).to(cumulative.device))
-        drawn = torch.where(tail[:, None] > 0, drawn, 0)
-    else:
-        tail = rest.sum(-1, dtype=torch.float64)
-        drawn = top_ids[:, :0]
-    return Record(top_ids.cpu().numpy(), top.cpu().numpy(), tail.clamp(0, 1).float().cpu().numpy(),
-                  entropy.float().cpu().numpy(), drawn.cpu().numpy())
+    steps = np.rint(entropy.cpu().numpy() * ENTROPY_STEPS).astype(np.int64)
+    return log_probs, np.clip(steps, 0, (1 << ENTROPY_BITS) - 1)
 
 
-def draw(cumulative: Tensor, uniform: Tensor) -> Tensor:
-    """Stratified inverse sampling: running mass [N, V] float64 and uniforms [N, m] → ids [N, m], ascending.
+class Tail:
+    """Mass to draw from, [N, V] float32; it need not sum to 1. ``total``: [N] float64.
 
-    A token without mass is never drawn: the first index whose running mass exceeds the point has mass of its own.
+    In blocks, so that a draw looks for its block and then within it, and a running sum over V is never made.
     """
-    strata = torch.arange(uniform.shape[1], device=uniform.device)
-    total = cumulative[:, -1:]
-    points = (strata + uniform) / uniform.shape[1] * total
-    points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(cumulative.contiguous(), points.contiguous(), right=True)
-    return found.clamp(max=cumulative.shape[1] - 1)
+
+    def __init__(self, mass: Tensor) -> None:
+        count = -(-mass.shape[1] // BLOCK)
+        short = count * BLOCK - mass.shape[1]
+        self.blocks = (torch.nn.functional.pad(mass, (0, short)) if short else mass).view(len(mass), count, BLOCK)
+        self.sums = self.blocks.sum(-1).double()
+        self.total = self.sums.sum(-1)
+
+    def draw(self, count: Tensor, uniform: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Systematic draws, ``count`` [N] of each row, moved by ``uniform`` [N] float64.
+
+        Returns ids [N, most] int64, ascending, and which of them count [N, most]. A token without mass is never drawn:
+        the first place whose running mass exceeds the tick has mass of its own.
+        """
+        running = self.sums.cumsum(-1)
+        ticks = torch.arange(max(int(count.max()), 1) if len(count) else 1, device=running.device)
+        points = (ticks + uniform[:, None]) / count.clamp_min(1)[:, None] * running[:, -1:]
+        block = first_beyond(running, points)
+        size = self.sums.gather(1, block)
+        share = (points - running.gather(1, block) + size) / size
+        inner = self.blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).cumsum(-1, dtype=torch.float64)
+        place = first_beyond(inner, share.clamp_min(0)[..., None] * inner[..., -1:])[..., 0]
+        return (block * BLOCK + place).cpu().numpy(), (ticks < count[:, None]).cpu().numpy()
+
+
+def first_beyond(running: Tensor, points: Tensor) -> Tensor:
+    """Places [..., P] of the first of the ascending sums [..., S] beyond each of the ``points`` [..., P], which are
+    moved below the last sum."""
+    last = running[..., -1:]
+    points = torch.minimum(points, torch.nextafter(last, torch.zeros_like(last)))
+    return torch.searchsorted(running, points.contiguous(), right=True).clamp(max=running.shape[-1] - 1)
+
+
+def sparse(record: Record, weights: np.ndarray, portion: np.ndarray, entropy: np.ndarray) -> SparseTargets:
+    """[N, K] targets of a record with the ``weights`` [X] of its exact tokens and ``portion`` [N], the weight of each
+    draw; K is the most tokens of a row. Exact tokens come first."""
+    exact, both = record.exact[:, None], (record.exact + record.drawn)[:, None]
+    column = np.arange(int(both.max(initial=1)))
+    ids, padded = np.zeros((len(record), len(column)), dtype=np.int64), np.zeros((len(record), len(column)), np.float32)
+    kept, drawn = column < exact, (column >= exact) & (column < both)
+    ids[kept], padded[kept], ids[drawn] = record.ids, weights, record.drawn_ids
+    padded[drawn] = np.repeat(portion, record.drawn)
+    return SparseTargets(torch.from_numpy(ids), torch.from_numpy(padded), torch.from_numpy(entropy.astype(np.float32)))
+
+
+def impossible() -> StoreError:
+    return StoreError("a record of the teacher store says what no teacher can have said",
+                      "verify the store: it names the damaged shard")

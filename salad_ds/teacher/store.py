@@ -10,7 +10,7 @@ Shards are only ever added. A store is memory-mapped; in memory lies one index, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from salad_ds.distill.targets import SparseTargets
+from salad_ds.distill.targets import Targets
 from salad_ds.errors import DataError, StoreError
 from salad_ds.files import digest_of, read_json, write_json
-from salad_ds.teacher.codec import DEFAULT_CODEC, Codec, make_codec
-from salad_ds.teacher.sampling import Record
+from salad_ds.teacher.codec import Coded, RankedCodec
+from salad_ds.teacher.sampled import Sampled
+from salad_ds.teacher.sampling import Record, Rule
 from salad_ds.teacher.shard import SCHEMA, Shard, damaged, open_shard, write_shard
+from salad_ds.teacher.topk import TopK
 from salad_ds.text import text_key
 
 SETTINGS = "store.json"
@@ -39,15 +41,26 @@ class StoreSettings:
     tokenizer: str
     """``text.tokenizer_identity``."""
     vocab: int
-    """Width of the teacher's softmax."""
-    top_k: int
-    samples: int
-    seed: int
-    codec: str = DEFAULT_CODEC
+    """Width of the softmax: tokens that teacher and student share."""
+    top_k: int = 0
+    samples: int = 0
+    seed: int = 0
+    keep: str = "topk"
+    """``topk`` (then ``top_k`` and ``samples`` count) or ``sampled`` (then ``resolution``)."""
+    resolution: int = 0
+    codec: str = RankedCodec.name
     made_from: dict[str, Any] = field(default_factory=dict, compare=False)
 
-    def make_codec(self) -> Codec:
-        return make_codec(self.codec, self.vocab, self.top_k, self.samples)
+    def rule(self) -> Rule:
+        """What is kept of a row."""
+        return TopK(self.top_k, self.samples) if self.keep == "topk" else Sampled(self.resolution)
+
+    def make_codec(self) -> RankedCodec:
+        """Raises StoreError for a codec that this version does not know."""
+        if self.codec != RankedCodec.name:
+            raise StoreError(f"the teacher store uses codec {self.codec!r}, this version knows {RankedCodec.name}",
+                             "install the salad_ds that wrote it, or precompute again")
+        return RankedCodec(self.vocab, self.rule())
 
     def header(self) -> dict[str, Any]:
         """The settings as they stand in ``store.json`` and in every shard."""
@@ -60,7 +73,7 @@ class TeacherStore:
     def __init__(self, directory: Path, settings: StoreSettings,
                  tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         self.directory, self.settings, self.tokenizer = directory, settings, tokenizer
-        self.codec = settings.make_codec()
+        self.codec, self.rule = settings.make_codec(), settings.rule()
         self.shards: list[Shard] = []
         self.refresh()
 
@@ -73,11 +86,7 @@ class TeacherStore:
         directory = Path(path)
         if (directory / SETTINGS).exists():
             store = cls.open(directory, settings.teacher, settings.tokenizer)
-            differing = [f"{name} {have!r} instead of {want!r}" for (name, want), have in
-                         zip(settings.header().items(), store.settings.header().values(), strict=True) if have != want]
-            if differing:
-                raise StoreError(f"the teacher store {directory} was made with {', '.join(differing)}",
-                                 "set teacher.store to another directory, or take the store's settings")
+            store.require(settings)
             return store
         body = {"schema": SCHEMA, "kind": "teacher-store", **asdict(settings)}
         write_json(directory / SETTINGS, {**body, "digest": digest_of(body)})
@@ -100,6 +109,14 @@ class TeacherStore:
                                  "set teacher.store to another directory and run `salad-ds precompute`, "
                                  f"or name the {what} that made it")
         return cls(directory, settings, tokenizer)
+
+    def require(self, settings: StoreSettings) -> None:
+        """Raises StoreError if the store was made with others than ``settings``, naming what differs."""
+        differing = [f"{name} {have!r} instead of {want!r}" for (name, want), have in
+                     zip(settings.header().items(), self.settings.header().values(), strict=True) if have != want]
+        if differing:
+            raise StoreError(f"the teacher store {self.directory} was made with {', '.join(differing)}",
+                             "set teacher.store to another directory, or take the store's settings")
 
     def refresh(self) -> None:
         """Take notice of shards added by others since the store was opened. Raises StoreError for a damaged one."""
@@ -156,28 +173,58 @@ class TeacherStore:
             for key in shard.keys:
                 yield key.tobytes()
 
-    def record(self, ids: tuple[int, ...], rows: Tensor | None = None) -> Record:
-        """The record of the text with these token ids (document start included), or the given rows of it.
+    def records(self, requests: Sequence[tuple[tuple[int, ...], Tensor | None]]) -> Record:
+        """The records of texts, one behind the other: of each text, given by its token ids (document start included),
+        the given rows in their order, or all.
 
-        Raises StoreError naming the text if it is missing, or a row it does not have.
+        Raises StoreError naming a text that is missing, a row it does not have, or the damaged shard.
         """
+        found, wanted, before = [], [], 0
+        for ids, rows in requests:
+            shard, place = self._place_of(ids)
+            coded = shard.record(place)
+            if coded.rows != len(ids) - 1:
+                raise damaged(shard.path, f"it has {coded.rows} rows for a text of {len(ids)} tokens")
+            chosen = np.arange(coded.rows) if rows is None else rows.cpu().numpy()
+            if len(chosen) and not (chosen.min() >= 0 and chosen.max() < coded.rows):
+                wrong = int(chosen[(chosen < 0) | (chosen >= coded.rows)][0])
+                raise StoreError(f"row {wrong} was asked of {self._name(ids)}, which has rows 0 to {coded.rows - 1}",
+                                 "row i predicts token i + 1 of the text")
+            found.append((shard, coded))
+            wanted.append(chosen + before)
+            before += coded.rows
+        record = self._decode(found)
+        rows = np.concatenate([np.zeros(0, dtype=np.int64), *wanted])
+        return record if len(rows) == before and (rows == np.arange(before)).all() else record.take(rows)
+
+    def _place_of(self, ids: tuple[int, ...]) -> tuple[Shard, int]:
         found = self.find(text_key(ids))
         if found is None:
             raise StoreError(f"the teacher store {self.directory} has no record of {self._name(ids)}",
                              "run `salad-ds precompute` with this recipe")
-        shard, place = found
-        data, count = shard.record(place)
-        if count != len(ids) - 1:
-            raise damaged(shard.path, f"it has {count} rows for a text of {len(ids)} tokens")
-        chosen = None if rows is None else rows.cpu().numpy()
-        if chosen is not None and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
-            raise StoreError(f"row {int(chosen.max())} was asked of {self._name(ids)}, which has rows 0 to {count - 1}",
-                             "row i predicts token i + 1 of the text")
-        return self.codec.decode(data, count, chosen)
+        return found
 
-    def get(self, ids: tuple[int, ...], rows: Tensor | None = None) -> SparseTargets:
-        """Targets of rows 0..L-2 of a text of L token ids, or of ``rows``: row i is about ids[i + 1] given ids[..i]."""
-        return self.record(ids, rows).targets()
+    def _decode(self, found: list[tuple[Shard, Coded]]) -> Record:
+        try:
+            return self.codec.decode([coded for _, coded in found])
+        except StoreError:
+            for shard, coded in found:  # which of them is it?
+                try:
+                    self.codec.decode([coded])
+                except StoreError as error:
+                    raise damaged(shard.path, error.what) from None
+            raise
+
+    def targets(self, requests: Sequence[tuple[tuple[int, ...], Tensor | None]], tail: str | None = None) -> Targets:
+        """Targets of rows of texts, in the order of ``requests``: of row i of a text about ids[i + 1] given ids[..i].
+
+        ``tail``: one of ``rule.tails``, by default the first. Raises StoreError as ``records`` does.
+        """
+        return self.rule.targets(self.records(requests), tail or self.rule.tails[0])
+
+    def get(self, ids: tuple[int, ...], rows: Tensor | None = None) -> Targets:
+        """Targets of one text: of all its rows, or of ``rows``."""
+        return self.targets([(ids, rows)])
 
     def _name(self, ids: tuple[int, ...]) -> str:
         if self.tokenizer is None:
@@ -187,8 +234,12 @@ class TeacherStore:
 
     def add(self, records: list[tuple[bytes, Record]], made_from: dict[str, Any]) -> Path:
         """Write ``records`` (text key, record) as one new shard; ``refresh`` makes them readable here."""
-        encoded = [(key, self.codec.encode(record), len(record)) for key, record in records]
-        return write_shard(self.directory, encoded, {**self.settings.header(), "made_from": made_from})
+        records = sorted(records, key=lambda pair: pair[0])
+        kept = [record for _, record in records]
+        ranks = self.codec.rank(kept)
+        encoded = [(key, data, len(record)) for (key, record), data in
+                   zip(records, self.codec.encode(kept, ranks), strict=True)]
+        return write_shard(self.directory, encoded, ranks, {**self.settings.header(), "made_from": made_from})
 
     def verify(self) -> int:
         """Read every byte of the store and compare it with the checksums; returns the number of shards.

@@ -17,10 +17,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe
-from salad_ds.data.rejections import Rejections
+from salad_ds.data import storage
+from salad_ds.data.rejections import Rejections, merge_tables
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import DataError
 from salad_ds.progress import Progress
+from salad_ds.teacher.ranks import Ranks
 from salad_ds.text import start_token, tokenize
 
 
@@ -36,11 +38,14 @@ class TextPool:
         """Put a text in; False if it was there."""
         if key in self._place:
             return False
+        self._append(array("I", ids).tobytes(), key)
+        return True
+
+    def _append(self, ids: bytes, key: bytes) -> None:
         self._place[key] = len(self.keys)
         self.keys.append(key)
-        self._ids.extend(ids)
+        self._ids.frombytes(ids)
         self._ends.append(len(self._ids))
-        return True
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -52,6 +57,21 @@ class TextPool:
     def lengths(self) -> np.ndarray:
         return np.diff(np.frombuffer(self._ends, dtype=np.uint64).astype(np.int64))
 
+    def parts(self) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+        """What ``extend`` takes: keys, lengths, and the token ids of all texts behind each other."""
+        return self.keys, self.lengths(), np.frombuffer(self._ids, dtype=np.uint32)
+
+    def extend(self, keys: list[bytes], lengths: np.ndarray, ids: np.ndarray) -> int:
+        """Put in the texts of another pool; how many of them were there."""
+        repeated, end = 0, 0
+        for key, length in zip(keys, lengths.tolist(), strict=True):
+            begin, end = end, end + length
+            if key in self._place:
+                repeated += 1
+            else:
+                self._append(ids[begin:end].tobytes(), key)
+        return repeated
+
 
 def recipe_directories(recipe: Recipe) -> list[str]:
     """The shard directories a recipe trains on, each once, as named. Measuring asks a live teacher: it needs none."""
@@ -59,8 +79,8 @@ def recipe_directories(recipe: Recipe) -> list[str]:
 
 
 def collect(directories: Mapping[str, Path], tokenizer: PreTrainedTokenizerBase, context: int,
-            quiet: bool = False) -> tuple[TextPool, dict[str, Any]]:
-    """Every distinct text below ``directories``, and what was left out.
+            ranks: Ranks | None = None, quiet: bool = False) -> tuple[TextPool, dict[str, Any]]:
+    """Every distinct text below ``directories``, and what was left out. ``ranks`` share the reading; each gets it all.
 
     ``directories``: by the name the recipe gives them (an artefact must not depend on where a work directory lies).
     The second value: ``{"sources": {name: digest}, "missing": [name], "skipped": rejection table,
@@ -68,18 +88,22 @@ def collect(directories: Mapping[str, Path], tokenizer: PreTrainedTokenizerBase,
     later stage are added by a later run. Raises DataError for shards that are damaged.
     """
     pool, rejections, start = TextPool(), Rejections(), start_token(tokenizer)
+    rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
+    quiet = quiet or rank > 0
     sources: dict[str, str] = {}
-    missing, repeated = [], 0
+    missing: list[str] = []
+    repeated = 0
     for name, directory in directories.items():
-        if not directory.exists():
+        if not storage.exists(directory):
             missing.append(name)
             if not quiet:
                 print(f"precompute: {directory} does not exist yet; its texts can be added later", file=sys.stderr)
             continue
         shards = ShardSet.open(directory)
         sources[name] = shards.digest
-        with Progress(f"texts of {name}", len(shards), "texts", quiet=quiet) as progress:
-            for index in range(len(shards)):
+        begin, end = (len(shards) * place // size for place in (rank, rank + 1))
+        with Progress(f"texts of {name}", end - begin, "texts", quiet=quiet) as progress:
+            for index in range(begin, end):
                 try:
                     sample = shards.read(index, audio=False)
                     text = tokenize(tokenizer, sample.meta["text"], start, context)
@@ -89,4 +113,11 @@ def collect(directories: Mapping[str, Path], tokenizer: PreTrainedTokenizerBase,
                 except DataError as error:
                     rejections.add(error.what, f"{name}[{index}]")
                 progress.update()
-    return pool, {"sources": sources, "missing": missing, "skipped": rejections.table(), "repeated": repeated}
+    if ranks is not None and size > 1:
+        parts = ranks.gather((pool.parts(), rejections.table(), repeated))
+        pool = TextPool()
+        repeated = sum(part[2] for part in parts) + sum(pool.extend(*part[0]) for part in parts)
+        table = merge_tables([part[1] for part in parts])
+    else:
+        table = rejections.table()
+    return pool, {"sources": sources, "missing": missing, "skipped": table, "repeated": repeated}

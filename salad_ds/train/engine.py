@@ -1,19 +1,14 @@
-"""The student inside a DeepSpeed engine: process group, configuration, parameter groups, schedule."""
+"""The student inside a DeepSpeed engine: configuration, parameter groups, schedule."""
 
 from __future__ import annotations
 
-import datetime
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import hjson
 import torch
-import torch.distributed as dist
 
 from salad_ds.config import TrainConfig
-from salad_ds.environment import free_port
 from salad_ds.errors import RecipeError
 from salad_ds.model.salad import SaladForConditionalGeneration
 from salad_ds.train.schedule import wsd_factor
@@ -27,43 +22,6 @@ OURS = (
     "scheduler",
 )
 """Keys of a DeepSpeed config that the recipe decides."""
-
-
-def start_processes(timeout_minutes: float = 30.0) -> tuple[int, int, torch.device]:
-    """Join the process group that the launcher described; alone where none did. Returns (rank, ranks, device).
-
-    On CPU DeepSpeed would compile a shared-memory all-reduce on first use, for minutes, and a build that is killed
-    leaves a lock that hangs every later run: it is switched off, gloo does the work.
-    """
-    cuda = torch.cuda.is_available()
-    if not cuda:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if not cuda:
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for name, value in (
-        ("RANK", "0"),
-        ("LOCAL_RANK", "0"),
-        ("WORLD_SIZE", "1"),
-        ("MASTER_ADDR", "127.0.0.1"),
-        ("MASTER_PORT", "0"),
-    ):
-        os.environ.setdefault(name, value)
-    if os.environ["WORLD_SIZE"] == "1" and os.environ["MASTER_PORT"] == "0":
-        os.environ["MASTER_PORT"] = str(free_port())
-    if not dist.is_initialized():
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-            timeout=datetime.timedelta(minutes=timeout_minutes),
-        )
-    local = int(os.environ["LOCAL_RANK"])
-    if cuda:
-        torch.cuda.set_device(local)
-    return dist.get_rank(), dist.get_world_size(), torch.device("cuda", local) if cuda else torch.device("cpu")
 
 
 def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ they fell into.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 import time
@@ -22,26 +21,34 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from salad_ds.config import Recipe, TrainConfig, plain
-from salad_ds.data.collate import MicroBatch
+from salad_ds.data.features import require_features, wanted_format
 from salad_ds.data.plan import Planner, Skipped, merged
 from salad_ds.data.shards import ShardSet
 from salad_ds.data.stream import LaneState, Stream, StreamState
 from salad_ds.environment import end_with_parent
 from salad_ds.errors import CheckpointError, RecipeError, SaladError
 from salad_ds.files import digest_of, read_json, sole_writer, write_json, write_text
-from salad_ds.model.build import build_student, load_tokenizer, require_recipe
+from salad_ds.model.attention import choose, require_support
+from salad_ds.model.build import build_student, load_tokenizer, require_recipe, torch_dtype
+from salad_ds.model.encoder import SpeechEncoder
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.progress import Progress
 from salad_ds.teacher.identity import teacher_identity
+from salad_ds.teacher.ranks import Ranks
 from salad_ds.teacher.stored import Teacher, open_teacher
 from salad_ds.train import checkpoint
-from salad_ds.train.engine import accumulation, deepspeed_config, start_engine, start_processes
+from salad_ds.train.engine import accumulation, deepspeed_config, start_engine
 from salad_ds.train.export import export_student
+from salad_ds.train.feed import Fed, Feed, Stopwatch, Work
+from salad_ds.train.lockstep import in_step
 from salad_ds.train.tracking import open_tracker
+from salad_ds.zero import sharded_loading, start_processes
 
 BOOKKEEPING = {"keep", "checkpoint_every", "log_every", "deepspeed", "ranks", "micro_batch"}
 """Settings of a stage that leave its result as it is: they may change between a stop and a resume."""
 
+TEACHING = {"placement", "prefetch", "workers"}
+"""Likewise of the teacher."""
 
 PATIENCE = 60.0
 """Seconds that a job waits for one that was killed to let go of its stage."""
@@ -50,14 +57,16 @@ PATIENCE = 60.0
 def stage_digest(recipe: Recipe, name: str) -> str:
     """What the result of a stage depends on: model, data, teacher, its own settings, and the shards it reads."""
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
-    data = {key: value for key, value in plain(recipe.data).items() if key not in ("workers", "max_bad_share")}
+    loading = ("workers", "prefetch", "max_bad_share")
+    data = {key: value for key, value in plain(recipe.data).items() if key not in loading}
     shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
     return digest_of(
         {
             "model": plain(recipe.model),
             "llm": teacher_identity(recipe.model.llm),
             "data": data,
-            "teacher": plain(recipe.teacher),
+            "teacher": {key: value for key, value in plain(recipe.teacher).items() if key not in TEACHING},
+            "said_by": teacher_identity(recipe.teacher.llm) if recipe.teacher.llm and stage["alpha"] else "",
             "stage": stage,
             "shards": shards,
             "init_from": starting_identity(recipe, recipe.stages[name]),
@@ -87,7 +96,11 @@ def train(recipe: Recipe, name: str) -> Path:
     end_with_parent()
     rank, ranks, device = start_processes()
     config = deepspeed_config(stage.deepspeed, stage, ranks)
-    digest = stage_digest(recipe, name)
+    # The first rank alone reads every sidecar's head: at a hundred ranks the file system would hear of it.
+    with Ranks() as together:
+        digest = together.first(lambda: stage_digest(recipe, name))
+        if recipe.data.features == "cache":
+            together.first(lambda: require_features(cached_corpora(recipe, stage)))
     if already_done(out, digest):
         if rank == 0:
             print(f"{name}: done before, {out / 'model'}")
@@ -103,6 +116,11 @@ def train(recipe: Recipe, name: str) -> Path:
     return out / "model"
 
 
+def cached_corpora(recipe: Recipe, stage: TrainConfig) -> list[Path]:
+    """Where the stage's speech lies, with its cached frames beside it."""
+    return [recipe.path(source.path) for source in stage.sources if source.kind == "speech"]
+
+
 def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, device: torch.device) -> None:
     """From the newest checkpoint, or the beginning, to the saved student."""
     stage, out = recipe.stages[name], recipe.path(name)
@@ -111,15 +129,19 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
     found = checkpoint.newest(out / "checkpoints", digest, say)
     if rank == 0:
         (out / "done.json").unlink(missing_ok=True)  # of another recipe: what is trained now is not that student
-    teacher = open_teacher(recipe, load_tokenizer(recipe.model), device)
+    teacher = open_teacher(recipe, load_tokenizer(recipe.model), device) if stage.alpha > 0 else None
 
     model, tokenizer = starting_point(recipe, stage, config)
     if recipe.model.gradient_checkpointing:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
     switch_off_dropout(model)
-    encoder = model.detach_encoder().to(device)
-    planner = Planner(stage.sources, recipe.path, recipe.data, tokenizer, model.sample_rate,
-                      lambda samples: model.adapter.positions(encoder.num_frames(samples)))  # fmt: skip
+    encoder = model.detach_encoder()
+    cached = wanted_format(encoder, recipe.data)
+    if cached is not None and rank == 0:
+        require_features(cached_corpora(recipe, stage), cached)
+    planner = Planner(stage.sources, recipe.path, recipe.data, tokenizer, model.hearing, cached)
+    if cached is None or encoder.codebooks:  # else it has nothing to do: it waits on the CPU to be exported
+        encoder.to(device)
     engine = start_engine(model, stage, config)
     start, state, before = 0, None, {}
     if found is not None:
@@ -130,12 +152,13 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
         say(f"{name}: continuing after step {start} ({path})")
     stream = Stream(planner, stage.seed, stage.global_batch, stage.micro_batch, rank, ranks,
                     model.config.start_token_id, state)  # fmt: skip
+    feed = Feed(stream, teacher, device, recipe.teacher.prefetch, recipe.teacher.workers, stage.steps - start)
     step_of = Stepper(engine, encoder, teacher, stage, ranks, device)
     with open_tracker(recipe, name) as tracker, StepLog(out / "log.jsonl", start, rank == 0) as log:
         shards = {source.path: opened.digest for source, opened in zip(stage.sources, planner.shards, strict=True)}
         tracker.start_stage(plain(stage), config, shards)
         with Progress(name, stage.steps, "step", every=5.0, done=start, quiet=rank != 0) as progress:
-            for step, (record, states) in enumerate(run_steps(step_of, stream, stage.steps - start), start + 1):
+            for step, (record, states) in enumerate(run_steps(step_of, feed, planner.skipped), start + 1):
                 require_finite(record["loss"], step)
                 log.write({"step": step, **record})
                 if step % stage.log_every == 0 or step == stage.steps:
@@ -155,14 +178,15 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
         say(f"{name}: student in {out / 'model'}")
 
 
-def run_steps(step_of: Stepper, stream: Stream, count: int) -> Iterator[tuple[dict[str, float], list[LaneState]]]:
-    """``count`` optimizer steps: what each measured, its seconds and its wait for data; and the stream after it."""
-    began = time.perf_counter()
-    for work in itertools.islice(stream, count):
-        waited = time.perf_counter() - began
-        record = step_of(work.batches)
-        yield record | {"seconds": time.perf_counter() - began, "data_wait": waited}, work.states
+def run_steps(step_of: Stepper, feed: Feed, skipped: Skipped) -> Iterator[tuple[dict[str, float], list[LaneState]]]:
+    """The optimizer steps of ``feed``: what each measured, its seconds and for how many of them it waited; and the
+    stream after it."""
+    with contextlib.closing(iter(feed)) as steps:
         began = time.perf_counter()
+        for work in in_step(steps, skipped, step_of.device):
+            record = step_of(work)
+            yield record | {"seconds": time.perf_counter() - began}, work.states
+            began = time.perf_counter()
 
 
 def require_finite(loss: float, step: int) -> None:
@@ -186,24 +210,9 @@ def starting_point(
         raise CheckpointError(f"there is no student in {earlier} to start from", "train the stage it comes from")
     model, tokenizer = load_student(str(earlier))
     require_recipe(model, tokenizer, recipe.model)
-    model.llm.set_attn_implementation(recipe.model.attention)
+    model.llm.set_attn_implementation(choose(recipe.model.attention, torch_dtype(recipe.model.dtype)))
+    require_support(model.llm)
     return model, tokenizer
-
-
-@contextlib.contextmanager
-def sharded_loading(config: dict[str, Any]) -> Iterator[None]:
-    """Within it, transformers loads models straight into ZeRO-3 shards."""
-    from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
-
-    if config.get("zero_optimization", {}).get("stage") != 3:
-        yield
-        return
-    alive = HfDeepSpeedConfig(config)
-    try:
-        yield
-    finally:
-        del alive
-        unset_hf_deepspeed_config()
 
 
 @dataclass
@@ -211,23 +220,27 @@ class Stepper:
     """One optimizer step of one rank. Every rank calls it equally often, with equally many micro-batches."""
 
     engine: Any
-    encoder: nn.Module
-    teacher: Teacher
+    encoder: SpeechEncoder
+    teacher: Teacher | None
     stage: TrainConfig
     ranks: int
     device: torch.device
 
-    def __call__(self, batches: list[MicroBatch]) -> dict[str, float]:
+    def __post_init__(self) -> None:
+        self.asking = Stopwatch(self.device)
+
+    def __call__(self, work: Work) -> dict[str, float]:
         """Forward, backward and update. Returns means over the text targets of every rank, in nats, and what else a
-        step has to tell."""
-        count = torch.tensor(float(sum(len(batch.labels) for batch in batches)), device=self.device)
+        step has to tell; ``data_wait`` and ``teacher_wait`` are seconds of this rank, the latter with those of a live
+        teacher's work."""
+        count = torch.tensor(float(work.labels), device=self.device)
         dist.all_reduce(count)
         targets = max(count.item(), 1.0)
         # DeepSpeed averages over ranks and accumulation; the sum over targets must come out divided by their number.
         scale = self.ranks * accumulation(self.stage, self.ranks) / targets
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for batch in batches:
-            sums += self.micro_batch(batch, scale)
+        for fed in work.batches:
+            sums += self.micro_batch(fed, scale)
         dist.all_reduce(sums)
         kl, nll, entropy = (sums[:3] / targets).tolist()
         norm = self.engine.get_global_grad_norm()
@@ -239,22 +252,27 @@ class Stepper:
             "entropy": entropy,
             "targets": targets,
             "positions": sums[3].item(),
+            "padding": 1 - sums[3].item() / (self.stage.global_batch * fed.batch.input_ids.shape[1]),
             "grad_norm": float(norm) if norm is not None else float("nan"),
+            "data_wait": work.data_wait,
+            "teacher_wait": work.teacher_wait + self.asking.read(),
             **rates,
         }
 
-    def micro_batch(self, batch: MicroBatch, scale: float) -> Tensor:
-        """Encoder, teacher, model and backward, once each. Returns sums of KL, NLL, entropy and used positions."""
-        wanted = self.teacher.targets(batch.teacher_requests()) if self.stage.alpha > 0 else None
-        lengths = batch.audio_lengths  # the encoder wants them on the CPU
-        batch = batch.to(self.device)
-        features = self.encoder(batch.audio, lengths) if len(batch.audio) else None
+    def micro_batch(self, fed: Fed, scale: float) -> Tensor:
+        """Encoder, live teacher, model and backward, once each. Returns sums of KL, NLL, entropy and used positions."""
+        batch, targets = fed.batch, fed.targets
+        if self.teacher is not None and targets is None:
+            with self.asking:
+                targets = self.teacher.targets(fed.requests).to(self.device)
+        features = self.encoder.hear(batch)
         out = self.engine(
             **batch.model_inputs(),
             features=features,
-            targets=None if wanted is None else wanted.to(self.device),
+            targets=targets,
             labels=batch.labels,
             alpha=self.stage.alpha,
+            temperature=self.stage.temperature,
         )
         self.engine.backward(out.loss * scale)
         self.engine.step()

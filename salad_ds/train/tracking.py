@@ -167,7 +167,8 @@ class MlflowTracker(Tracker):
         self.record("text", value=text, name=name)
 
     def dataset(self, name: str, digest: str, source: str | Path) -> None:
-        self.record("dataset", name=name, digest=digest[:36], source=str(Path(source).absolute()))
+        place = public(str(source)) if "://" in str(source) else str(Path(source).absolute())
+        self.record("dataset", name=name, digest=digest[:36], source=place)
 
     def finish(self, status: str = "FINISHED") -> None:
         if self.done:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from salad_ds.align.pocketsphinx_engine import RATE, PocketsphinxAligner, Segment, to_words
-from salad_ds.align.pool import spread
+from salad_ds.align.pocketsphinx_engine import RATE, PocketsphinxAligner, segment
 from salad_ds.align.run import align_directory
+from salad_ds.align.segments import to_words
 from salad_ds.audio import encode_flac, resample
 from salad_ds.config import AlignConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, words_path, write_words
 from salad_ds.errors import DataError, RecipeError
+from salad_ds.pool import spread
 from salad_ds.synth.engine import load_engine
 
 TEXTS = ["Photosynthesis turns light into sugar, and most of life depends on it.",
@@ -77,7 +78,7 @@ def test_a_wrong_transcript_fails_or_scores_low(spoken, aligner):
 
 def test_segments_become_words_of_the_text():
     # padded by 0.25 s; "-" is not spoken, the last word follows a pause of a second
-    segments = [Segment(25, 44, 0.0), Segment(45, 64, np.log(0.5) * 20), Segment(165, 184, 0.0)]
+    segments = [segment(25, 44, 1.0), segment(45, 64, 0.5**20), segment(165, 184, 1.0)]
     words = to_words([["a", "b"], [], ["c"]], segments, 1.65)
     assert [(round(w.start, 3), round(w.end, 3)) for w in words] == [(0.0, 0.5), (0.5, 0.5), (1.4, 1.65)]
     assert words[0].score == pytest.approx(0.5 ** 0.5) and words[1].score == 1.0

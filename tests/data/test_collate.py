@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from salad_ds.data.collate import MicroBatch, Sequence, collate
 from salad_ds.data.interleave import Piece
@@ -124,18 +127,62 @@ def test_reading_predicts_every_token_that_was_laid_out():
 
 @pytest.mark.parametrize("rows", [[[]], [[Sequence("a", (5, 6, 8), [Piece(False, 0, 3, 3)])], []]])
 def test_without_speech_a_silent_span_fills_no_position(rows):
-    batch = collate(rows, PAD, context=6, dummy_samples=320)
+    batch = collate(rows, PAD, context=6, dummy=np.zeros(320, np.float32))
     assert batch.audio.shape == (1, 320) and not batch.audio.any()
     assert batch.audio_lengths.tolist() == [320] and batch.speech_lengths.tolist() == [0]
     assert batch.speech_positions.shape == (0,) and batch.speech_positions.dtype == torch.long
     assert len(batch.labels) == sum(len(row) for row in rows) * 2
     assert len(collate(rows, PAD, context=6).audio) == 0
     heard = Sequence("b", (5, 6), [Piece(False, 0, 1, 1), Piece(True, 1, 2, 2)], [np.ones(640, np.float32)])
-    assert collate([*rows, [heard]], PAD, context=6, dummy_samples=320).audio_lengths.tolist() == [640]
+    assert collate([*rows, [heard]], PAD, context=6, dummy=np.zeros(320, np.float32)).audio_lengths.tolist() == [640]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=rows_of_sequences, data=st.data())
+def test_slices_and_cached_frames_are_laid_out_span_by_span(rows, data):
+    """Beside whose clip and which of its frames a span takes, nothing depends on how its sound comes."""
+    bare = collate([[replace(s, waves=[]) for s in row] for row in rows], PAD)
+    sliced, cached, wanted = [], [], []
+    for row in rows:
+        sliced.append([])
+        cached.append([])
+        for s in row:
+            spans = [np.sort(data.draw(hnp.arrays(np.int64, st.integers(1, 4), elements=st.integers(0, 30))))
+                     for piece in s.pieces if piece.speech]  # fmt: skip
+            clip = sum(bool(t.slices) for r in sliced for t in r)
+            wanted += [(clip, span) for span in spans]
+            one = replace(s, waves=[np.ones(9, np.float32)] if spans else [], slices=spans)
+            sliced[-1].append(one)
+            cached[-1].append(replace(one, waves=[], frames=[np.outer(span + 1.0, [1, 2]) for span in spans]))
+    one, other = collate(sliced, PAD), collate(cached, PAD)
+    for batch in (one, other):
+        for name, value in bare.model_inputs().items():
+            assert torch.equal(batch.model_inputs()[name], value)
+    assert len(other.audio) == 0 and other.slices is None and one.features is None
+    if not wanted:
+        assert one.slices is None and other.features is None
+        return
+    assert one.clips.tolist() == [clip for clip, _ in wanted] and len(one.audio) == wanted[-1][0] + 1
+    for s, (_, span) in enumerate(wanted):
+        assert one.slices[s].tolist() == [*span.tolist(), *[-1] * (one.slices.shape[1] - len(span))]
+        assert other.features[s, : len(span), 1].tolist() == [2.0 * (frame + 1) for frame in span]
+        assert not other.features[s, len(span) :].any()
+
+
+def test_padding_of_codes_is_no_code():
+    spoken = Sequence("a", (5, 6), [Piece(False, 0, 1, 1), Piece(True, 1, 2, 2)], frames=[np.ones((2, 3), np.int16)])
+    longer = replace(spoken, frames=[np.zeros((4, 3), np.int16)])
+    features = collate([[spoken, longer]], PAD).features
+    assert features.dtype == torch.int16 and features[0].tolist() == [[1] * 3] * 2 + [[-1] * 3] * 2
+    dummy = np.full((1, 3), -1, np.int16)
+    batch = collate([[Sequence("b", (5,), [Piece(False, 0, 1, 1)])]], PAD, dummy=dummy)
+    assert batch.features.tolist() == [dummy.tolist()] and batch.speech_lengths.tolist() == [0] and not len(batch.audio)
 
 
 def test_moving_keeps_everything():
-    batch = collate([[Sequence("a", (5, 6, 8), [Piece(False, 0, 3, 3)])]], PAD, context=4, dummy_samples=2)
+    dummy = np.zeros(2, np.float32)
+    batch = collate([[Sequence("a", (5, 6, 8), [Piece(False, 0, 3, 3)])]], PAD, context=4, dummy=dummy)
     moved = batch.to("meta")
     assert all(value.device.type == "meta" for value in moved.model_inputs().values())
+    assert moved.audio_lengths.device.type == "cpu", "the encoder wants them there"
     assert moved.audio.shape == (1, 2) and moved.texts == batch.texts and moved.used_positions == 3

@@ -1,4 +1,4 @@
-"""Order is arithmetic: permutations, exact shares, the same in every process."""
+"""Order is arithmetic: permutations, a walk over shards in groups, shares by positions, the same in every process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salad_ds.data.order import BLOCK, Mixture, permuted, shares, stable_seed
+from salad_ds.data.order import SourceOrder, Turns, permuted, stable_seed
 
 
 @settings(max_examples=60)
 @given(size=st.integers(1, 700), seed=st.integers(0, 2**64 - 1))
-def test_every_sample_comes_once_per_epoch(size, seed):
+def test_every_index_comes_once(size, seed):
     assert sorted(permuted(i, size, seed) for i in range(size)) == list(range(size))
 
 
@@ -26,33 +27,87 @@ def test_permutations_differ_by_seed_and_look_random():
     assert follows < 20
 
 
-@given(weights=st.lists(st.floats(0.01, 10), min_size=1, max_size=6))
-def test_shares_add_up_and_are_within_one_of_exact(weights):
-    counts = shares(weights)
-    assert sum(counts) == BLOCK
-    assert all(abs(c - BLOCK * w / sum(weights)) <= 1 for c, w in zip(counts, weights, strict=True))
+@settings(max_examples=40, deadline=None)
+@given(
+    shards=st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any),
+    group=st.integers(1, 8),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_every_sample_comes_once_per_epoch_and_groups_follow_each_other(shards, group, seed):
+    """Uneven shards, empty ones, fewer than a group: asked for in any order."""
+    order, size = SourceOrder(shards, seed, group), sum(shards)
+    walked = [order[position] for position in range(2 * size)]
+    for epoch in (0, 1):
+        assert sorted(i for e, i in walked[epoch * size : (epoch + 1) * size] if e == epoch) == list(range(size))
+    owner = np.repeat(np.arange(len(shards)), shards)
+    asked = [int(owner[i]) for _, i in walked[:size]]
+    at, left = 0, {n for n, count in enumerate(shards) if count}
+    while at < size:  # as many shards as a group has are emptied before another is begun
+        here: set[int] = set()
+        end = at
+        while end < size and (asked[end] in here or len(here) < group):
+            here.add(asked[end])
+            end += 1
+        if end < size:
+            assert sum(shards[n] for n in here) >= end - at
+        at, left = end, left - here
+    assert [order[position] for position in reversed(range(2 * size))] == walked[::-1]
 
 
-@settings(max_examples=30, deadline=None)
-@given(sizes=st.lists(st.integers(1, 90), min_size=1, max_size=4), seed=st.integers(0, 999), data=st.data())
-def test_a_mixture_keeps_its_shares_and_walks_each_source_in_epochs(sizes, seed, data):
-    weights = data.draw(
-        st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=len(sizes), max_size=len(sizes)).filter(any)
-    )
-    mixture = Mixture(sizes, weights, seed)
-    drawn = [mixture[i] for i in range(2 * BLOCK)]
-    assert Counter(s for s, _, _ in drawn) == Counter({k: 2 * n for k, n in enumerate(shares(weights)) if n})
-    for source, size in enumerate(sizes):
-        walked = [(epoch, index) for s, epoch, index in drawn if s == source]
-        for epoch in {e for e, _ in walked[:-1]} - {walked[-1][0] if walked else -1}:
-            assert sorted(index for e, index in walked if e == epoch) == list(range(size))
-    assert [mixture[i] for i in (BLOCK + 3, 5, 2 * BLOCK - 1)] == [drawn[BLOCK + 3], drawn[5], drawn[2 * BLOCK - 1]]
+def test_a_group_is_in_use_at_a_time():
+    """A reader's memory: of 1000 shards no more than two groups in any stretch as long as a group."""
+    order = SourceOrder([50] * 1000, 3, group=16)
+    owners = [order[position][1] // 50 for position in range(20000)]
+    for at in range(0, 19000, 700):
+        assert len(set(owners[at : at + 16 * 50])) <= 32
+    assert len(set(owners[:800])) == 16
+    follows = sum(y == x + 1 for x, y in zip(owners, owners[1:], strict=False))
+    assert follows < 20000 * 0.1
 
 
-def test_a_source_without_samples_is_refused():
-    with pytest.raises(ValueError, match="cannot be mixed"):
-        Mixture([3, 0], [1, 1], 0)
-    assert Mixture([3, 0], [1, 0], 0)[0][0] == 0
+def test_epochs_and_seeds_have_orders_of_their_own():
+    first, other = SourceOrder([20] * 12, 1, 4), SourceOrder([20] * 12, 2, 4)
+    epochs = [[first[240 * e + i][1] for i in range(240)] for e in (0, 1)]
+    assert epochs[0] != epochs[1] and epochs[0] != [other[i][1] for i in range(240)]
+
+
+def test_a_source_without_samples_has_no_order():
+    with pytest.raises(ValueError, match="without samples"):
+        SourceOrder([0, 0], 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    weights=st.lists(st.sampled_from([0.0, 0.2, 1.0, 2.0, 50.0]), min_size=1, max_size=4).filter(any),
+    seed=st.integers(0, 999),
+)
+def test_sources_share_the_positions_by_weight(weights, seed):
+    """Whatever the sizes of their samples: no source is further from its share than the start and one sample allow."""
+    rng, longest = np.random.default_rng(seed), 700
+    means = rng.integers(5, 300, len(weights))
+    turns = Turns(weights)
+    begun = turns.start(512, seed, 3)
+    spent = list(begun)
+    for _ in range(4000):
+        k = turns.next(spent)
+        assert weights[k] > 0
+        spent[k] += int(min(rng.geometric(1 / means[k]), longest))
+    had = np.array(spent) - begun
+    exact = had.sum() * np.array(weights) / sum(weights)
+    slack = (512 * len(weights) / sum(weights) + longest / min(w for w in weights if w)) * np.array(weights)
+    assert (np.abs(had - exact) <= slack * len(weights)).all()
+
+
+def test_lanes_do_not_begin_in_step():
+    turns = Turns([1.0, 1.0, 1.0])
+    firsts = Counter(turns.next(turns.start(2048, 5, lane)) for lane in range(300))
+    assert min(firsts.values()) > 60 and set(firsts) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -1.0]])
+def test_weights_that_mean_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match="weights"):
+        Turns(weights)
 
 
 def test_seeds_are_the_same_in_another_process():

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from salad_ds.audio import encode_flac
+from salad_ds.config import StorageConfig
+from salad_ds.data.rejections import Rejections
 from salad_ds.data.samples import make_key, split_name
+from salad_ds.data.shard_index import scan
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, finished, read_words, words_path, write_words
 from salad_ds.errors import DataError
 from salad_ds.files import sha256_file
@@ -179,6 +184,19 @@ def test_foreign_tars_are_indexed_and_their_bad_samples_named(tmp_path):
         "JSON does not parse": "EN_3", "no text": "EN_4", "audio does not decode": "EN_5", "duplicate key": "EN_1"}
 
 
+@pytest.mark.parametrize("meta,usable", [
+    (b"[" * 100_000, False), (b'{"text": "a b", "duration": 1' + b"0" * 400 + b"}", True),
+    (b'{"text": "a b", "duration": NaN}', True),
+])  # fmt: skip
+def test_json_that_is_made_to_break_readers_costs_its_sample_at_most(tmp_path, meta, usable):
+    """Nested deeper than Python goes; a number that no float holds."""
+    foreign(tmp_path / "x.tar", [("a.json", meta), ("a.flac", speech("a").audio)])
+    rejections = Rejections()
+    rows = scan(tmp_path / "x.tar", rejections=rejections)["samples"]
+    assert [(row["key"], row["duration"]) for row in rows] == ([("a", 0.1)] if usable else [])
+    assert usable or rejections.table()["JSON does not parse"]["count"] == 1
+
+
 @pytest.mark.parametrize("name", ["../evil.json", "/etc/evil.json", "a/../../evil.json"])
 def test_members_that_lead_out_are_refused(tmp_path, name):
     foreign(tmp_path / "a.tar", [(name, b"{}")])
@@ -191,7 +209,7 @@ def test_links_are_not_followed(tmp_path):
         link = tarfile.TarInfo("a.json")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(DataError, match="no usable samples"):
+    with pytest.raises(DataError, match="no sample at all"):
         ShardSet.open(tmp_path)
 
 
@@ -207,7 +225,8 @@ def test_damage_is_named(tmp_path):
         ShardSet.open(tmp_path).verify()
     shard.write_bytes(raw[:-1])
     with pytest.raises(DataError, match="000001.tar has"):
-        ShardSet.open(tmp_path)
+        ShardSet.open(tmp_path).read(4)
+    assert ShardSet.open(tmp_path).read(0).key == "k0", "damage costs the shard, not the corpus"
     shard.unlink()
     with pytest.raises(DataError, match="000001.tar is missing"):
         ShardSet.open(tmp_path)
@@ -250,6 +269,73 @@ def test_many_threads_read_more_shards_than_files_stay_open(tmp_path, monkeypatc
         shards.read(12)
 
 
+# ---- size
+
+def test_a_hundred_thousand_shards_open_at_once(tmp_path):
+    """Opening reads the manifest and looks at no tar: these lie in a bucket that does not exist."""
+    rows = [{"name": f"{n:06d}.tar", "samples": 64, "seconds": 640.0, "bytes": 10_000_000, "sha256": f"{n:064x}",
+             "url": f"s3://nowhere/{n:06d}.tar"} for n in range(100_000)]
+    (tmp_path / "manifest.json").write_text(json.dumps(
+        {"schema": 1, "kind": "speech", "shards": rows, "samples": 6_400_000, "seconds": 6.4e7}))
+    del rows
+    started = time.monotonic()
+    shards = ShardSet.open(tmp_path)
+    seconds = time.monotonic() - started
+    assert (len(shards), len(shards.shards)) == (6_400_000, 100_000)
+    assert shards.locate(6_399_999) == (99_999, 63) and shards.shards[70_000].url == "s3://nowhere/070000.tar"
+    assert shards.manifest["shards"][70_000]["sha256"] == f"{70_000:064x}" and shards.counts.sum() == len(shards)
+    assert seconds < 10 and len(pickle.dumps(shards)) < 20e6, "some 100 bytes per shard"
+
+
+def test_what_is_kept_is_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("salad_ds.data.shard_set.INDEX_BYTES", 4000)
+    monkeypatch.setattr("salad_ds.data.shard_set.WORDS_BYTES", 4000)
+    fill(tmp_path, n=30, per_shard=2)
+    shards = ShardSet.open(tmp_path)
+    for ref, number in zip(shards.shards, range(0, 30, 2), strict=True):
+        write_words(ref, "test", {f"k{number}": [Word(0, 1, 1)] * 3})
+    for i in np.random.default_rng(0).integers(0, 30, 200):
+        assert shards.entry(int(i)).key == f"k{i}" and (shards.words(int(i)) is None) == bool(i % 2)
+        for kept in (shards._index, shards._words):
+            assert kept.total == sum(weight for _, weight in kept.kept.values()) <= 4000 and kept.kept
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_big_indexes_and_sidecars_are_read_line_by_line(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr("salad_ds.data.lines.KEPT", kept)
+    fill(tmp_path, n=50, per_shard=50)
+    words = {f"k{i}": [Word(0.1 * i, 0.1 * i + n, 0.5) for n in range(3)] for i in range(0, 50, 3)}
+    write_words(tmp_path / "000000.tar", "test", dict(reversed(words.items())))
+    shards = ShardSet.open(tmp_path)
+    every = list(shards.entries())
+    for i in np.random.default_rng(0).permutation(50).tolist():
+        assert shards.entry(i) == every[i]
+        assert shards.words(i) == read_words(tmp_path / "000000.tar", shards.sha256(0)).words.get(f"k{i}")
+    assert (shards._index.total < 2000) == (kept == 0)
+
+
+def test_an_index_in_another_layout_is_read_too(tmp_path):
+    fill(tmp_path)
+    before = list(ShardSet.open(tmp_path).entries())
+    for layout in ({"indent": 1}, {"separators": (",", ":")}, {"sort_keys": True}):
+        path = tmp_path / "000001.index.json"
+        path.write_text(json.dumps(json.loads(path.read_text()), **layout))
+        assert [ShardSet.open(tmp_path).entry(i) for i in range(7)] == before
+
+
+def test_a_pickled_and_a_forked_set_read_the_same(tmp_path):
+    fill(tmp_path, n=12, per_shard=2)
+    shards = ShardSet.open(tmp_path, StorageConfig(retries=1))
+    wanted = [shards.read(i).audio for i in range(12)]
+    again = pickle.loads(pickle.dumps(shards))
+    assert [again.read(i).audio for i in range(12)] == wanted and again.settings.retries == 1
+    with shards._index.lock:  # as if another thread were reading when this process forks
+        child = os.fork()
+        if not child:
+            os._exit(0 if [shards.read(i).audio for i in range(12)] == wanted else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 # ---- word times
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=3))
@@ -281,6 +367,13 @@ def test_word_times_of_another_tar_or_another_text_are_refused(tmp_path):
         ShardSet.open(tmp_path).words(3)
     with pytest.raises(DataError, match="word 1 has times"):
         write_words(first, "test", {"k0": [Word(1, 2, 1), Word(0.5, 1, 1), Word(2, 3, 1)]})
+    path = write_words(second, "test", {f"k{i}": [Word(0, 1, 1)] * 3 for i in (3, 4, 5)})
+    head, one, two, three = path.read_text().splitlines()
+    path.write_text("\n".join([head, one, two[:-4], three]) + "\n")
+    shards = ShardSet.open(tmp_path)
+    with pytest.raises(DataError, match="000001.words.jsonl: line 3 is damaged"):
+        shards.words(4)
+    assert len(shards.words(3)) == len(shards.words(5)) == 3, "a damaged line costs its sample"
     words_path(first).write_text("nonsense\n")
     with pytest.raises(DataError, match="000000.words.jsonl"):
         ShardSet.open(tmp_path).words(0)

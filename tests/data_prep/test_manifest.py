@@ -8,8 +8,9 @@ import soundfile
 
 from data_prep.manifest import prepare_manifest
 from salad_ds.audio import decode
-from salad_ds.data.shards import ShardSet
+from salad_ds.data.shards import ShardSet, Word
 from salad_ds.errors import DataError
+from tests.data_prep.conftest import contents, files
 
 RATE = 16000
 
@@ -106,6 +107,45 @@ def test_every_bad_line_is_named_and_none_is_fatal(corpus, tmp_path):
     assert made["rejected"]["no audio path"]["examples"] == ["line 2"]
     with pytest.raises(DataError, match="12 of 13 samples"):
         prepare_manifest(corpus, tmp_path / "strict")
+
+
+@pytest.mark.parametrize("join_seconds", [0, 3])
+def test_parts_and_processes_change_no_sample(corpus, tmp_path, join_seconds):
+    rows = [{"audio": f"clips/{n % 4}.wav", "text": f"this is number {n}", "id": f"x{n}"} for n in range(150)]
+    twice = [] if join_seconds else [rows[0]]  # a line that is there twice is met twice in one part
+    manifest(corpus, [*rows[:100], *twice, {"audio": "../x.wav", "text": "out it goes"}, *rows[100:]])
+    options = {"join_seconds": join_seconds, "samples_per_shard": 16}
+    whole = prepare_manifest(corpus, tmp_path / "1", workers=1, **options)
+    prepare_manifest(corpus, tmp_path / "w", workers=2, **options)
+    assert files(tmp_path / "1") == files(tmp_path / "w")
+    for n in (2, 3):
+        for number in range(n):
+            made = prepare_manifest(corpus, tmp_path / str(n), part=f"{number}/{n}", **options)
+        assert contents(tmp_path / str(n)) == contents(tmp_path / "1") and made["rejected"] == whole["rejected"]
+    assert whole["rejected"]["path leads out of the corpus"]["count"] == 1
+
+
+def test_word_times_that_come_with_a_manifest(corpus, tmp_path):
+    text, given = "this is it", [[0.1, 0.3], [0.3, 0.5, 0.25], [0.6, 0.8, None]]
+    rows = [{"audio": f"clips/{n % 4}.wav", "text": text, "id": f"x{n}"} for n in range(9)]
+    for row, words in zip(rows, [given, None, given[:2], [[0.5, 0.4]] * 3, "abc", [*given[:2], [0.6, 99.0]],
+                                 [given[2], *given[:2]], given, given], strict=True):
+        row["words"] = words
+    rows[7] |= {"start": 0.5, "duration": 0.75}
+    rows[8] |= {"start": 0.5, "duration": 0.95, "audio": "clips/3.wav"}
+    made = prepare_manifest(manifest(corpus, [*rows, *rows[1:2]]), tmp_path / "out", samples_per_shard=3)
+    shards = ShardSet.open(tmp_path / "out")
+    times = [shards.words(i) for i in range(9)]
+    assert made["samples"] == 9 and [i for i, words in enumerate(times) if words] == [0, 7, 8]
+    assert times[0] == times[8] == [Word(0.1, 0.3, 1.0), Word(0.3, 0.5, 0.25), Word(0.6, 0.8, 1.0)]
+    assert times[7][-1] == Word(0.6, 0.75, 1.0)  # the sound ends there
+    assert [ref.name for ref in shards.unaligned()] == ["000001.tar"] and shards.word_times(0).engine == "corpus"
+    assert {reason: row["count"] for reason, row in made["left_out"].items()} == {
+        "word times left out: not in order, or outside of the sound": 3,
+        "word times left out: not [start, end] or [start, end, score]": 1, "word times left out: not one per word": 1}
+    joined = prepare_manifest(corpus, tmp_path / "joined", join_seconds=3.0)
+    words = ShardSet.open(tmp_path / "joined").words(0)
+    assert joined["samples"] < 9 and words is None  # its second utterance has none
 
 
 def test_done_is_skipped_and_another_source_refused(corpus, tmp_path):

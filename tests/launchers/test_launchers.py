@@ -68,6 +68,16 @@ def test_local_shows_the_exact_command(start):
     assert [word for word in found if word not in ("--hostfile", "/dev/null")] == wanted
 
 
+def test_the_teacher_store_is_launched_likewise(start, hostfile):
+    found = words(start("local.sh", DEMO, "--verb", "precompute", "stages.stage1.ranks=1", "--dry-run"))
+    work = ["--no_local_rank", "--module", "salad_ds", "precompute", DEMO, "stages.stage1.ranks=1"]
+    assert found[-6:] == work and found[found.index("--num_gpus") + 1] == "2"  # the most of any stage
+    found = words(start("deepspeed_hostfile.sh", DEMO, "--verb=precompute", "--hostfile", hostfile, "--dry-run"))
+    assert found[-5:] == [*work[:4], DEMO]
+    refused(start("local.sh", DEMO, "--verb", "precompute", "--stage", "stage1"), "precompute has no stages")
+    refused(start("local.sh", DEMO, "--verb", "align"), "'align', not train or precompute")
+
+
 def test_local_takes_the_ranks_from_the_recipe_and_its_overrides(start):
     assert words(start("local.sh", DEMO, "--stage=stage2", "--dry-run"))[2] == "2"
     found = words(

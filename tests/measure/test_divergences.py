@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from salad_ds.config import SourceConfig, SynthConfig, TrainConfig
 from salad_ds.data.collate import Sequence
+from salad_ds.data.shards import ShardSet, Word, write_words
 from salad_ds.errors import CheckpointError, DataError
 from salad_ds.measure.divergences import (
     QUANTITIES,
@@ -248,10 +249,9 @@ def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe,
     texts = [("v0", "every window of the old house looked out over a garden full of roses", {})]
     synthesize_shards(texts, speech, SynthConfig(workers=1), made_from={}, quiet=True)
     assert measured_again() and not measured_again()
-    sidecar = speech / "000000.words.jsonl"
-    head, row = sidecar.read_text().splitlines()
-    later = [[start + 0.05, end + 0.05, score] for start, end, score in json.loads(row)["words"]]
-    sidecar.write_text(head + "\n" + json.dumps({"key": "v0", "words": later}) + "\n")
+    words = ShardSet.open(speech).words(0)
+    later = [Word(word.start + 0.05, word.end + 0.05, word.score) for word in words]
+    write_words(speech / "000000.tar", "by hand", {"v0": later})
     assert measured_again() and not measured_again()
 
 

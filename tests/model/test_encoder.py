@@ -28,6 +28,8 @@ from transformers import (
 
 from salad_ds.assets import resolve
 from salad_ds.config import EncoderConfig
+from salad_ds.data.collate import MicroBatch, Sequence, collate
+from salad_ds.data.interleave import Piece
 from salad_ds.errors import AssetError, CheckpointError, DataError, RecipeError
 from salad_ds.model.encoder import build_encoder, encoder_from_dict
 from salad_ds.model.encoder_base import SpeechEncoder, fit
@@ -204,6 +206,102 @@ def test_mimi_is_the_checkpoints_own_latents(tmp_path):
     assert torch.allclose(encoder(audio, [6 * 1920]), latents, atol=1e-6)
     random = build_encoder(EncoderConfig("mimi", str(tmp_path)), from_pretrained=False)
     assert not torch.allclose(random(audio, [6 * 1920]), latents, atol=1e-3)
+
+
+def mimi_checkpoint(directory: Path) -> MimiModel:
+    """A small random Mimi, saved, whose codebooks are random too (transformers leaves them at zero)."""
+    torch.manual_seed(0)
+    full = MimiModel(MimiConfig(**MIMI)).eval()
+    for name, value in full.named_buffers():
+        if name.endswith("embed_sum"):
+            value.normal_(0, 3.0)
+    full.save_pretrained(directory)
+    return full
+
+
+def test_mimi_codes_are_the_checkpoints_own(tmp_path):
+    """Codes and the features rebuilt from them are those of the full model, loaded from its flat checkpoint."""
+    full = mimi_checkpoint(tmp_path)
+    encoder = build_encoder(EncoderConfig("mimi", str(tmp_path), features="codes"))
+    audio, lengths = clips([6 * 1920, 6 * 1920]), [6 * 1920, 3 * 1920 + 1]
+    audio[1, lengths[1] :] = 0
+    codes = encoder.frames(audio, lengths)
+    assert codes.shape == (2, 6, 2) and codes.dtype == torch.int16
+    assert (encoder.codebooks, encoder.code_bits) == (2, 4)
+    with torch.no_grad():
+        for i, n in enumerate((6, 4)):
+            own = full.encode(audio[i:i + 1, None, : n * 1920]).audio_codes
+            assert torch.equal(codes[i, :n].T.long(), own[0]) and own.unique().numel() > 2
+            rebuilt = full.quantizer.decode(own).transpose(1, 2)[0]
+            assert torch.allclose(encoder(audio, lengths)[i, :n], rebuilt, atol=1e-6)
+    assert (codes[1, 4:] == -1).all() and not encoder(audio, lengths)[1, 4:].any()
+    assert torch.equal(encoder.restore(codes), encoder(audio, lengths)), "features are a function of the codes alone"
+    latents = build_encoder(EncoderConfig("mimi", str(tmp_path)))
+    assert latents.codebooks == 0 and not torch.allclose(latents(audio, lengths), encoder(audio, lengths), atol=1e-2)
+
+
+def test_mimi_codes_survive_being_saved_moved_and_cast(tmp_path):
+    mimi_checkpoint(tmp_path)
+    encoder = build_encoder(EncoderConfig("mimi", str(tmp_path), features="codes"))
+    again = encoder_from_dict(json.loads(json.dumps(encoder.to_dict())))
+    again.load_state_dict(encoder.state_dict())
+    audio = clips([5 * 1920])
+    assert torch.equal(again(audio, [5 * 1920]), encoder(audio, [5 * 1920]))
+    assert again.double()(audio, [5 * 1920]).dtype == torch.float64, "vectors that were computed before are not kept"
+
+
+# A name for what an encoder computes, and its features in a micro-batch
+
+def test_identity_is_that_of_every_weight_and_setting(encoder, tmp_path):
+    name = encoder.identity()
+    again = encoder_from_dict(json.loads(json.dumps(encoder.to_dict() | {"name": "elsewhere"})))
+    assert again.identity() != name, "random weights of its own"
+    again.load_state_dict(encoder.state_dict())
+    assert again.identity() == name
+    list(again.parameters())[-1].data.view(-1)[-1] += 1e-3
+    assert again.identity() != name
+    if isinstance(encoder, HFSpeechEncoder):
+        other = encoder_from_dict(encoder.to_dict() | {"normalize": not encoder.normalize})
+        other.load_state_dict(encoder.state_dict())
+        assert other.identity() != name
+
+
+def test_latents_and_codes_have_different_names(tmp_path):
+    mimi_checkpoint(tmp_path)
+    names = {build_encoder(EncoderConfig("mimi", str(tmp_path), features=f)).identity() for f in ("latents", "codes")}
+    assert len(names) == 2
+
+
+def test_what_a_batch_hears(encoder):
+    """Clips encoded alone; slices of recordings; cached frames: the same frames whatever way they came."""
+    def wave(seed: int, n: int) -> np.ndarray:
+        return clips([n], seed)[0].numpy()
+
+    def batch(**spans) -> MicroBatch:
+        ids = (1, 2, 3, 4)
+        pieces = [Piece(False, 0, 1, 1), Piece(True, 1, 2, 2), Piece(False, 2, 3, 1), Piece(True, 3, 4, 1)]
+        return collate([[Sequence("a", ids, pieces, **spans)], [Sequence("t", ids, [Piece(False, 0, 4, 4)])]], 0)
+
+    waves = [wave(0, 9600), wave(1, 5000)]
+    alone = encoder.hear(batch(waves=waves))
+    assert torch.equal(alone, encoder(batch(waves=waves).audio, [9600, 5000]))
+    whole = encoder(torch.from_numpy(waves[0])[None], [9600])[0]
+    spans = [np.arange(1, 4), np.arange(4, 5)]
+    sliced = encoder.hear(batch(waves=waves[:1], slices=spans))
+    assert sliced.shape == (2, 3, encoder.hidden_size)
+    assert torch.equal(sliced[0], whole[1:4]) and torch.equal(sliced[1, :1], whole[4:5]) and not sliced[1, 1:].any()
+    kept = encoder.frames(torch.from_numpy(waves[0])[None], [9600])[0].numpy()
+    cached = batch(frames=[kept[span] for span in spans], slices=spans, samples=9600)
+    assert len(cached.audio) == 0 and torch.equal(encoder.hear(cached), sliced)
+    size = np.abs(kept).max()  # enlarged weights make features that float16 cannot hold
+    half = encoder.hear(batch(frames=[(kept[span] / size).astype(np.float16) for span in spans]))
+    assert half.dtype == torch.float32 and torch.allclose(half, sliced / size, atol=1e-3)
+    text = [[Sequence("t", (1, 2), [Piece(False, 0, 2, 2)])]]
+    assert encoder.hear(collate(text, 0)) is None
+    silence = np.zeros(encoder.hearing.shortest, np.float32)
+    assert encoder.hear(collate(text, 0, dummy=silence)).shape == (1, 1, encoder.hidden_size)
+    empty = np.zeros((1, encoder.hidden_size), np.float16)
+    assert not encoder.hear(collate(text, 0, dummy=empty)).any()
 
 
 # Whisper

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,20 +16,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from salad_ds.distill.targets import SparseTargets
 from salad_ds.errors import RecipeError, StoreError
 from salad_ds.teacher.precompute import only_writer, precompute
 from salad_ds.teacher.stored import StoredTeacher, open_teacher
 from salad_ds.text import start_token, tokenize
-
-RUN = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from conftest import make_recipe
-from salad_ds.teacher.precompute import precompute
-torch.set_num_threads(1)
-precompute(make_recipe(Path(sys.argv[1]), Path(sys.argv[2]), {{"stage1": ["text/a"]}}), group_tokens=64)
-"""
+from tests.teacher.job import GROUP_TOKENS
+from tests.train.launch import REPOSITORY, command, deepspeed, environment
 
 
 def ids_of(recipe, text: str) -> tuple[int, ...]:
@@ -46,11 +40,26 @@ def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.glob("*.safetensors"))}
 
 
-def start(workdir: Path, llm: str, **environment: str) -> subprocess.Popen[str]:
-    code = RUN.format(tests=str(Path(__file__).parent))
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
-    return subprocess.Popen([sys.executable, "-c", code, str(workdir), str(llm)], cwd=Path(__file__).parents[2],
-                            text=True, env=environment, stderr=subprocess.PIPE)
+def require_estimate(targets: SparseTargets, probs: torch.Tensor) -> None:
+    """Stored targets of a row say what ``probs`` [N, V] say: the 16 likeliest tokens to their rounding (topk.py), the
+    sum of all, the entropy to 1/512 nat."""
+    top, kept = probs.topk(16).indices.sort(1).values, targets.ids[:, :16].sort(1).values
+    assert (top == kept).float().mean() > 0.99  # but for ties
+    exact = probs.gather(1, targets.ids[:, :16])
+    assert ((targets.weights[:, :16] - exact).abs() < 0.26 * exact).all()
+    torch.testing.assert_close(targets.weights[:, :16].sum(1), exact.sum(1), rtol=0.1, atol=0)
+    torch.testing.assert_close(targets.weights.sum(1), torch.ones(len(probs)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(targets.entropy, torch.special.entr(probs).sum(1), rtol=0, atol=2.1e-3)
+
+
+def pieces_of(sentences: list[str]) -> list[str]:
+    return [" ".join(words) for text in sentences for words in np.array_split(text.split(), 3)]
+
+
+def wait_for_shards(directory: Path, job: subprocess.Popen, shards: int = 3) -> None:
+    end = time.monotonic() + 120
+    while len(list(directory.glob("*.safetensors"))) < shards and time.monotonic() < end and job.poll() is None:
+        time.sleep(0.005)
 
 
 def test_every_text_once_with_the_models_own_answers(recipe, write_texts, sentences) -> None:
@@ -59,6 +68,8 @@ def test_every_text_once_with_the_models_own_answers(recipe, write_texts, senten
     made = recipe({"stage1": ["text/a", "text/b"], "stage2": ["text/b", "text/later"]})
     report = precompute(made)
     assert (report.texts, report.computed, report.missing) == (6, 6, ["text/later"])
+    assert report.tokens == sum(len(ids_of(made, text)) for text in sentences[:6])
+    assert 0 < report.padding < 0.4 and f"{report.padding:.1%} padding" in str(report)
     store = opened(made).store
     assert len(store) == 6 and store.verify() >= 1
     model = AutoModelForCausalLM.from_pretrained(made.model.llm, dtype=torch.float32)
@@ -66,14 +77,7 @@ def test_every_text_once_with_the_models_own_answers(recipe, write_texts, senten
         ids = ids_of(made, text)
         with torch.no_grad():
             log_probs = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-        targets = store.get(ids)
-        assert targets.ids.shape == (len(ids) - 1, 16 + 8)
-        top = log_probs.topk(16, sorted=False)
-        weights = targets.weights[:, :16]
-        torch.testing.assert_close(weights.sum(1), top.values.exp().sum(1), rtol=1e-4, atol=0)
-        torch.testing.assert_close(weights, log_probs.gather(1, targets.ids[:, :16]).exp(), rtol=1e-3, atol=0)
-        torch.testing.assert_close(targets.weights.sum(1), torch.ones(len(ids) - 1), rtol=0, atol=1e-6)
-        torch.testing.assert_close(targets.entropy, -(log_probs.exp() * log_probs).sum(1), rtol=1e-5, atol=0)
+        require_estimate(store.get(ids), log_probs.exp())
 
     # a later stage's texts are added, nothing is done again
     before = files(store.directory)
@@ -97,7 +101,7 @@ def test_a_live_teacher_answers_the_same_question(recipe, write_texts, sentences
     made.teacher.mode = "live"
     live = open_teacher(made, AutoTokenizer.from_pretrained(made.model.llm), "cpu").targets(request)
     probs = (live.hidden @ live.head.T).softmax(-1)
-    torch.testing.assert_close(stored.weights[:, :16], probs.gather(1, stored.ids[:, :16]), rtol=1e-3, atol=0)
+    require_estimate(stored, probs)
 
 
 def test_records_depend_on_batching_by_rounding_only(recipe, write_texts, sentences) -> None:
@@ -113,10 +117,11 @@ def test_records_depend_on_batching_by_rounding_only(recipe, write_texts, senten
     moved = total = 0
     for text in sentences:
         one, many = (store.get(ids_of(made, text)) for store in stores)
-        torch.testing.assert_close(one.entropy, many.entropy, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(one.entropy, many.entropy, rtol=0, atol=1 / 256)
         torch.testing.assert_close(one.weights.sum(1), many.weights.sum(1), rtol=1e-5, atol=1e-5)
-        moved += int((one.ids != many.ids).sum())
-        total += one.ids.numel()
+        for row, other in zip(one.ids.tolist(), many.ids.tolist(), strict=True):
+            moved += len(set(row) - set(other))
+            total += len(row)
     assert moved / total < 2e-3  # a tie of the top, or a draw on the border of two tokens
 
 
@@ -140,47 +145,54 @@ def test_a_text_that_cannot_be_used_is_counted(recipe, write_texts, sentences) -
 
 
 def test_kill_and_rerun_gives_the_same_bytes(recipe, write_texts, sentences, tmp_path, tiny_llm_dir) -> None:
-    pieces = [" ".join(words) for text in sentences for words in np.array_split(text.split(), 3)]
-    write_texts("text/a", pieces + sentences)
+    write_texts("text/a", pieces_of(sentences) + sentences)
     made = recipe({"stage1": ["text/a"]})
     made.teacher.store = "whole"
-    precompute(made, group_tokens=64)
+    precompute(made, group_tokens=GROUP_TOKENS)
     whole = files(tmp_path / "whole")
     assert len(whole) >= 10
 
-    process = start(tmp_path, tiny_llm_dir)
-    deadline = time.monotonic() + 120
-    while len(files(tmp_path / "teacher")) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    call = [sys.executable, "-m", "tests.teacher.job", str(tmp_path), str(tiny_llm_dir)]
+    job = subprocess.Popen([*call, json.dumps({"stores": {"teacher": "device"}})], env=environment(), cwd=REPOSITORY,
+                           stderr=subprocess.DEVNULL)
+    wait_for_shards(tmp_path / "teacher", job)
+    job.kill()
+    job.wait()
     survivors = {path: path.stat().st_mtime_ns for path in (tmp_path / "teacher").glob("*.safetensors")}
-    assert process.returncode == -signal.SIGKILL and 3 <= len(survivors) < len(whole)
+    assert job.returncode == -signal.SIGKILL and 3 <= len(survivors) < len(whole)
     (tmp_path / "teacher" / ".x.safetensors.0.part").write_bytes(b"left by a killed run")
 
     made.teacher.store = "teacher"
-    report = precompute(made, group_tokens=64)
+    report = precompute(made, group_tokens=GROUP_TOKENS)
     assert 0 < report.computed < report.texts
     assert all(path.stat().st_mtime_ns == written for path, written in survivors.items())  # nothing was done again
     assert files(tmp_path / "teacher") == whole
     assert not list((tmp_path / "teacher").glob(".*.part"))
 
 
-def test_two_ranks_make_the_same_store(recipe, write_texts, sentences, tmp_path, tiny_llm_dir) -> None:
-    sentences = sorted(sentences, key=len)[:6]
-    write_texts("text/a", sentences)
+def test_a_rank_that_dies_ends_the_job_and_the_next_one_does_the_rest(recipe, write_texts, sentences, tmp_path,
+                                                                      tiny_llm_dir) -> None:
+    """Two ranks under the deepspeed launcher: SIGKILL to one of them, then the same command again."""
+    write_texts("text/a", pieces_of(sentences) + sentences)
     made = recipe({"stage1": ["text/a"]})
     made.teacher.store = "whole"
-    precompute(made, group_tokens=64)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [start(tmp_path, tiny_llm_dir, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-                   MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for rank in range(2)]
-    said = [process.communicate(timeout=240)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said
-    assert files(tmp_path / "teacher") == files(tmp_path / "whole")
-    assert f"{len(sentences)} of {len(sentences)} texts computed" in said[0] and "texts computed" not in said[1]
+    precompute(made, group_tokens=GROUP_TOKENS)
+    whole = files(tmp_path / "whole")
+
+    call = command(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps({"stores": {"teacher": "device"}}))
+    with open(tmp_path / "log", "w") as log:
+        job = subprocess.Popen(call, env=environment(), cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
+        wait_for_shards(tmp_path / "teacher", job)
+        pids = [int(pid) for pid in re.findall(r"process (\d+) spawned", (tmp_path / "log").read_text())]
+        os.kill(pids[1], signal.SIGKILL)
+        assert job.wait(timeout=60) != 0
+    survivors = {path: path.stat().st_mtime_ns for path in (tmp_path / "teacher").glob("*.safetensors")}
+    assert 3 <= len(survivors) < len(whole) and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    said = deepspeed(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps({"stores": {"teacher": "device"}}))
+    assert said.count("texts computed") == 1  # by rank 0, for all
+    assert all(path.stat().st_mtime_ns == written for path, written in survivors.items())
+    assert files(tmp_path / "teacher") == whole
 
 
 def test_another_teacher_settings_or_writer_are_refused(recipe, write_texts, sentences, tiny_untied_llm_dir,
@@ -194,8 +206,36 @@ def test_another_teacher_settings_or_writer_are_refused(recipe, write_texts, sen
         precompute(other)
     with pytest.raises(StoreError, match="top_k 16 instead of 20"):
         precompute(recipe({"stage1": ["text/a"]}, top_k=20))
+    with pytest.raises(StoreError, match="top_k 16 instead of 20"):
+        opened(recipe({"stage1": ["text/a"]}, top_k=20))
     with only_writer(tmp_path / "teacher"), pytest.raises(StoreError, match="another precompute run"):
         precompute(made)
+
+
+def test_a_wider_teacher_is_cut_to_the_student_and_a_narrower_one_refused(recipe, write_texts, sentences, tmp_path,
+                                                                            tiny_llm_dir) -> None:
+    """The rows that the wider head has besides are the loudest: if they were not cut, they would be nearly all."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llm_dir, dtype=torch.float32)
+    model.resize_token_embeddings(49_152 + 64)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[49_152:] *= 1e3
+    model.save_pretrained(tmp_path / "wide")
+    write_texts("text/a", sentences[:2])
+    made = recipe({"stage1": ["text/a"]})
+    made.teacher.llm = str(tmp_path / "wide")
+    precompute(made)
+    request = [(ids_of(made, sentences[1]), torch.tensor([5, 2, 0]))]
+    stored = opened(made).targets(request)
+    made.teacher.mode = "live"
+    live = open_teacher(made, AutoTokenizer.from_pretrained(made.model.llm), "cpu").targets(request)
+    assert live.head.shape == (49_152, 32) and int(stored.ids.max()) < 49_152
+    probs = (live.hidden @ live.head.T).softmax(-1)
+    require_estimate(stored, probs)
+    made.model.llm, made.teacher.llm, made.model.tokenizer = made.teacher.llm, made.model.llm, made.model.llm
+    for mode in ("live", "store"):
+        made.teacher.mode = mode
+        with pytest.raises(RecipeError, match="has 49152 tokens in its head, the student 49216"):
+            open_teacher(made, AutoTokenizer.from_pretrained(tiny_llm_dir), "cpu")
 
 
 def test_a_teacher_with_another_tokenizer_is_refused(recipe, write_texts, sentences, whisper_dir) -> None:

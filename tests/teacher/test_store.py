@@ -12,15 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from salad_ds.distill.targets import GhostTargets, SparseTargets
 from salad_ds.errors import StoreError
-from salad_ds.teacher.sampling import Record, summarise, uniforms
+from salad_ds.teacher.sampling import Record, uniforms
+from salad_ds.teacher.shard import open_shard
 from salad_ds.teacher.store import StoreSettings, TeacherStore
 from salad_ds.teacher.stored import StoredTeacher
 from salad_ds.text import text_key
+from tests.teacher.records import dense
 
 VOCAB, K, M = 300, 12, 5
 SETTINGS = StoreSettings(teacher="LlamaForCausalLM-32x2-aaaaaaaaaaaa", tokenizer="t" * 32, vocab=VOCAB, top_k=K,
                          samples=M, seed=0)
+SAMPLED = dataclasses.replace(SETTINGS, keep="sampled", top_k=0, samples=0, resolution=20)
 
 
 def some_text(seed: int) -> tuple[int, ...]:
@@ -28,14 +32,15 @@ def some_text(seed: int) -> tuple[int, ...]:
     return (0, *(int(i) for i in rng.integers(1, VOCAB, rng.integers(1, 30))))
 
 
-def some_record(ids: tuple[int, ...]) -> Record:
+def some_record(ids: tuple[int, ...], settings: StoreSettings = SETTINGS) -> Record:
     logits = torch.randn(len(ids) - 1, VOCAB, generator=torch.Generator().manual_seed(sum(ids))) * 2
-    return summarise(logits, K, uniforms(0, text_key(ids), len(ids) - 1, M))
+    rule = settings.rule()
+    return rule.keep(logits, uniforms(0, text_key(ids), len(ids) - 1, rule.uniforms))
 
 
-def fill(directory: Path, texts: list[tuple[int, ...]]) -> TeacherStore:
-    store = TeacherStore.create(directory, SETTINGS)
-    store.add([(text_key(ids), some_record(ids)) for ids in texts], {"test": True})
+def fill(directory: Path, texts: list[tuple[int, ...]], settings: StoreSettings = SETTINGS) -> TeacherStore:
+    store = TeacherStore.create(directory, settings)
+    store.add([(text_key(ids), some_record(ids, settings)) for ids in texts], {"test": True})
     store.refresh()
     return store
 
@@ -46,30 +51,56 @@ def store(tmp_path: Path) -> TeacherStore:
     return fill(tmp_path, [some_text(seed) for seed in range(40, 60)])
 
 
-def test_every_text_is_found_and_its_rows_are_its_own(store: TeacherStore) -> None:
+@pytest.mark.parametrize("kept", [SETTINGS, SAMPLED], ids=["topk", "sampled"])
+def test_every_text_is_found_and_its_rows_are_its_own(tmp_path: Path, kept: StoreSettings) -> None:
+    texts = [some_text(seed) for seed in range(60)]
+    fill(tmp_path, texts[:40], kept)
+    store = fill(tmp_path, texts[40:], kept)
     assert len(store) == 60 and len(store.shards) == 2
-    assert store.rows == sum(len(some_text(seed)) - 1 for seed in range(60))
-    for seed in range(60):
-        ids = some_text(seed)
+    assert store.rows == sum(len(ids) - 1 for ids in texts)
+    rule = kept.rule()
+    for ids in texts:
         assert text_key(ids) in store
-        want, got = some_record(ids).targets(), store.get(ids)
-        assert got.ids.shape == (len(ids) - 1, K + M) and got.ids.dtype == torch.int64
-        torch.testing.assert_close(got.ids, want.ids, rtol=0, atol=0)
-        torch.testing.assert_close(got.weights, want.weights, rtol=1e-3, atol=1e-7)
+        want, got = rule.targets(some_record(ids, kept), "draws"), store.get(ids)
+        assert isinstance(got, SparseTargets) and got.ids.dtype == torch.int64 and len(got) == len(ids) - 1
+        torch.testing.assert_close(dense(got, VOCAB), dense(want, VOCAB), rtol=1e-6, atol=0)
         torch.testing.assert_close(got.entropy, want.entropy, rtol=0, atol=0)
     assert text_key(some_text(99)) not in store
-    assert set(store.keys()) == {text_key(some_text(seed)) for seed in range(60)}
+    assert set(store.keys()) == {text_key(ids) for ids in texts}
 
 
-def test_stored_teacher_answers_in_the_order_asked(store: TeacherStore) -> None:
-    first, second = some_text(3), some_text(41)
-    rows = torch.tensor([len(second) - 2, 0])
-    targets = StoredTeacher(store).targets([(second, rows), (first, torch.tensor([0])), (second, rows[:1])])
-    torch.testing.assert_close(targets.ids[:2], store.get(second).ids[rows])
-    torch.testing.assert_close(targets.weights[2:3], store.get(first).weights[:1])
-    torch.testing.assert_close(targets.entropy[3], store.get(second).entropy[-1])
-    assert len(StoredTeacher(store).targets([])) == 0
-    assert len(StoredTeacher(store).targets([(first, torch.zeros(0, dtype=torch.long))])) == 0
+@pytest.mark.parametrize("kept", [SETTINGS, SAMPLED], ids=["topk", "sampled"])
+def test_rows_of_many_texts_at_once_in_the_order_asked(tmp_path: Path, kept: StoreSettings) -> None:
+    texts = [some_text(seed) for seed in range(20)]
+    fill(tmp_path, texts[:12], kept)
+    teacher = StoredTeacher(fill(tmp_path, texts[12:], kept))
+    rng = np.random.default_rng(0)
+    asked = [texts[place] for place in rng.integers(0, 20, 30)]  # some twice, of both shards
+    requests = [(ids, torch.from_numpy(rng.integers(0, len(ids) - 1, rng.integers(0, 9)))) for ids in asked]
+    got = teacher.targets(requests)
+    whole = [teacher.store.get(ids).rows(rows) for ids, rows in requests]
+    assert len(got) == sum(len(rows) for _, rows in requests)
+    torch.testing.assert_close(dense(got, VOCAB), torch.cat([dense(one, VOCAB) for one in whole]), rtol=0, atol=0)
+    torch.testing.assert_close(got.entropy, torch.cat([one.entropy for one in whole]), rtol=0, atol=0)
+    assert len(teacher.targets([])) == 0
+    assert len(teacher.targets([(texts[0], torch.zeros(0, dtype=torch.long))])) == 0
+
+
+def test_tails(store: TeacherStore, tmp_path: Path) -> None:
+    ids = some_text(3)
+    ghost = StoredTeacher(store, "ghost").targets([(ids, torch.arange(len(ids) - 1))])
+    assert isinstance(ghost, GhostTargets) and ghost.ids.shape == (len(ids) - 1, K)
+    torch.testing.assert_close(ghost.probs.sum(1) + ghost.tail, torch.ones(len(ids) - 1))
+    alone = StoredTeacher(store, "renormalise").targets([(ids, torch.arange(len(ids) - 1))])
+    torch.testing.assert_close(alone.weights * (1 - ghost.tail[:, None]), ghost.probs)
+    torch.testing.assert_close(alone.weights.sum(1), torch.ones(len(ids) - 1))
+    torch.testing.assert_close(alone.entropy, -(alone.weights * alone.weights.log()).sum(1))
+    sampled = fill(tmp_path / "sampled", [ids], SAMPLED)
+    bare = fill(tmp_path / "bare", [ids], dataclasses.replace(SETTINGS, samples=0))
+    assert isinstance(bare.get(ids), GhostTargets)
+    for other, tail in ((sampled, "ghost"), (bare, "draws")):
+        with pytest.raises(StoreError, match=f"cannot give teacher.tail {tail}"):
+            StoredTeacher(other, tail)
 
 
 def test_same_records_same_bytes_any_reader(store: TeacherStore, tmp_path: Path) -> None:
@@ -78,7 +109,8 @@ def test_same_records_same_bytes_any_reader(store: TeacherStore, tmp_path: Path)
     assert path.read_bytes() == (tmp_path / path.name).read_bytes()
     with safe_open(path, framework="pt") as file:  # plain safetensors
         keys = file.get_tensor("keys")
-        assert set(file.keys()) == {"keys", "starts", "counts", "payload"} and "salad_ds" in file.metadata()
+        assert set(file.keys()) == {"keys", "starts", "counts", "sums", "ranks", "payload"}
+        assert "salad_ds" in file.metadata()
     assert [bytes(key.tolist()) for key in keys] == sorted(text_key(some_text(seed)) for seed in range(40))
 
 
@@ -112,6 +144,38 @@ def test_a_missing_text_is_named(store: TeacherStore, tokenizer) -> None:
         named.get(ids)
     with pytest.raises(StoreError, match="row 500"):
         store.get(some_text(0), torch.tensor([500]))
+
+
+def test_a_flipped_bit_is_found_when_it_is_read(store: TeacherStore) -> None:
+    shard = store.shards[1]
+    ids = next(some_text(seed) for seed in range(40, 60) if shard.keys[7].tobytes() == text_key(some_text(seed)))
+    begin = len(shard.path.read_bytes()) - len(shard.payload) + int(shard.starts[7])
+    good = shard.path.read_bytes()
+    bad = bytearray(good)
+    bad[begin + 2] ^= 4
+    shard.path.write_bytes(bad)
+    again = TeacherStore.open(store.directory, SETTINGS.teacher, SETTINGS.tokenizer)
+    named = f"{shard.path.name} is damaged: the checksum of the text {text_key(ids).hex()}"
+    with pytest.raises(StoreError, match=named):
+        again.get(ids)
+    other = next(some_text(seed) for seed in range(40, 60) if some_text(seed) != ids)
+    assert len(again.get(other)) == len(other) - 1  # the others can still be read
+    shard.path.write_bytes(good)
+    assert len(shard.ranks) > 20
+    bad = bytearray(good)
+    bad[good.index(shard.ranks.tobytes())] ^= 1
+    shard.path.write_bytes(bad)
+    with pytest.raises(StoreError, match=f"{shard.path.name} is damaged: the checksum of its ranks"):
+        TeacherStore.open(store.directory, SETTINGS.teacher, SETTINGS.tokenizer).get(other)
+
+
+def test_a_shard_cut_short_is_named(store: TeacherStore) -> None:
+    path = store.shards[0].path
+    good = path.read_bytes()
+    for length in (0, 5, 60, 700, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:length])
+        with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+            open_shard(path)
 
 
 def test_verify_names_the_damaged_shard(store: TeacherStore) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from salad_ds.align.run import align
 from salad_ds.config import load_recipe
@@ -52,7 +54,13 @@ def write_recipe(path: Path, llm: Path, workdir: Path) -> Path:
             },
             {"kind": "wordnet", "source": "packaged:wordnet", "out": "text/plain", "limit": 8},
         ],
-        "data": {"context": 128, "text_words": [4, 10], "speech_words": [3, 8], "max_bad_share": 0.2},
+        "data": {
+            "context": 128,
+            "text_words": [4, 10],
+            "speech_words": [3, 8],
+            "max_bad_share": 0.2,
+            "workers": 0,
+        },
         "teacher": {"top_k": 16, "samples": 8},
         "stages": {"stage1": stage},
         "tracking": {"enabled": False},
@@ -72,3 +80,13 @@ def prepared(tmp_path_factory, tiny_llm_dir) -> Path:
     align(recipe)
     precompute(recipe)
     return path
+
+
+@pytest.fixture(scope="session")
+def decided_teacher(tiny_untied_llm_dir, tmp_path_factory) -> Path:
+    """A teacher with an opinion: of a random LLM every distribution is flat, and all teachers are the same."""
+    directory = Path(shutil.copytree(tiny_untied_llm_dir, tmp_path_factory.mktemp("decided") / "llm"))
+    weights = load_file(directory / "model.safetensors")
+    weights["lm_head.weight"] *= 15
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    return directory

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, SourceConfig, TrainConfig
 from salad_ds.data.collate import MicroBatch, Sequence, collate
 from salad_ds.data.interleave import Piece
+from salad_ds.data.stream import Step
 from salad_ds.distill import SparseTargets
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration
@@ -74,6 +76,8 @@ def rows_of(model: SaladForConditionalGeneration, encoder: torch.nn.Module, step
 class RandomTeacher:
     """Peaked sparse targets that depend on the text and the row alone."""
 
+    ahead = True
+
     def targets(self, requests: list[tuple[tuple[int, ...], torch.Tensor]]) -> SparseTargets:
         parts = []
         for ids, rows in requests:
@@ -85,7 +89,8 @@ class RandomTeacher:
 
 
 def batches(rows: list[list[Sequence]], micro_batch: int) -> list[MicroBatch]:
-    return [collate(rows[i : i + micro_batch], 0, CONTEXT, dummy_samples=800) for i in range(0, len(rows), micro_batch)]
+    silence = np.zeros(800, np.float32)
+    return [collate(rows[i : i + micro_batch], 0, CONTEXT, silence) for i in range(0, len(rows), micro_batch)]
 
 
 def plain(llm: str, steps: int, alpha: float) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -123,8 +128,10 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
     import deepspeed
     from deepspeed.utils import safe_get_full_grad
 
-    from salad_ds.train.engine import deepspeed_config, start_engine, start_processes
-    from salad_ds.train.loop import Stepper, sharded_loading
+    from salad_ds.train.engine import deepspeed_config, start_engine
+    from salad_ds.train.feed import Feed
+    from salad_ds.train.loop import Stepper
+    from salad_ds.zero import sharded_loading, start_processes
 
     torch.set_num_threads(1)
     rank, ranks, device = start_processes(timeout_minutes=2)
@@ -133,7 +140,7 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
     model = student(llm, sharded_loading(deepspeed_settings))  # as ``train`` loads it
     encoder = model.detach_encoder()
     engine = start_engine(model, settings, deepspeed_settings)
-    losses, gradients, held = [], {}, {}
+    gradients, held = {}, {}
 
     def keep_gradients(*_: Any) -> None:
         if not gradients:
@@ -142,11 +149,13 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
     inner = engine.optimizer.step  # gradients exist between the last backward and the update
     engine.optimizer.step = lambda *a, **k: (keep_gradients(), inner(*a, **k))[1]
     step_of = Stepper(engine, encoder, RandomTeacher(), settings, ranks, device)
-    for step in range(steps):
-        rows = rows_of(model, encoder, step)
-        mine = rows[rank * ROWS // ranks : (rank + 1) * ROWS // ranks]
-        record = step_of(batches(mine, micro_batch))
-        losses.append(record["loss"])
+
+    def stream() -> Iterator[Step]:
+        for step in range(steps):
+            rows = rows_of(model, encoder, step)
+            yield Step(batches(rows[rank * ROWS // ranks : (rank + 1) * ROWS // ranks], micro_batch), [])
+
+    losses = [step_of(work)["loss"] for work in Feed(stream(), step_of.teacher, device)]
     for name, p in model.named_parameters():
         with deepspeed.zero.GatheredParameters([p]):
             held[name] = p.detach().clone()

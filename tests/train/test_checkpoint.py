@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def test_another_number_of_ranks_is_refused_by_name(tmp_path, monkeypatch):
         load(None, target, {"ranks": 4})
 
 
-def test_what_a_stage_depends_on_changes_its_digest_and_bookkeeping_does_not(prepared, tmp_path):
+def test_what_a_stage_depends_on_changes_its_digest_and_bookkeeping_does_not(prepared, tmp_path, tiny_llm_dir,
+                                                                             tiny_untied_llm_dir):
     def digest(*overrides: str) -> str:
         return stage_digest(load_recipe(prepared, overrides), "stage1")
 
@@ -78,6 +80,10 @@ def test_what_a_stage_depends_on_changes_its_digest_and_bookkeeping_does_not(pre
         "model.adapter.layers=3",
     )
     assert len({digest(override) for override in different} | {base}) == len(different) + 1
+    shutil.copytree(tiny_llm_dir, tmp_path / "llm")
+    before = digest(f"teacher.llm={tmp_path / 'llm'}")
+    shutil.copy(tiny_untied_llm_dir / "model.safetensors", tmp_path / "llm")  # another teacher in the same place
+    assert digest(f"teacher.llm={tmp_path / 'llm'}") != before
     (tmp_path / "model").mkdir()
     write_json(tmp_path / "done.json", {"digest": base})
     assert already_done(tmp_path, base) and not already_done(tmp_path, "other")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,15 +21,19 @@ PER_WORKER = 4  # items under way per process: keeps them busy, bounds the memor
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def one_thread() -> None:
-    """In a worker, before numpy and torch load: as many processes as cores leave one thread each."""
+def begin_worker() -> None:
+    """In a worker, before numpy and torch load: as many processes as cores leave one thread each, and a worker whose
+    parent is killed ends too (it would wait for work for ever)."""
     for name in THREADS:
         os.environ[name] = "1"
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="parent", daemon=True).start()
 
 
 def new_pool(workers: int) -> ProcessPoolExecutor:
     # spawn: a forked child inherits torch's threads in an unknown state
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
 
 
 def spread(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result | None]]:

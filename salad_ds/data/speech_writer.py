@@ -1,0 +1,84 @@
+"""From the utterances of a corpus to speech shards: several processes, one order.
+
+Decoding and encoding go to worker processes; tars are written here, in the corpus's order, so that their bytes and the
+tables of what was refused do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from salad_ds.data.ordered import in_order
+from salad_ds.data.shard_writer import ShardWriter
+from salad_ds.data.utterances import Made, Refused, Task, Utterance, join, make, sound
+from salad_ds.environment import cores
+from salad_ds.progress import Progress, clock
+
+MOST_WORKERS = 8
+"""Unless they are asked for. One process reads the transcripts, writes the tars and hashes them: 1.4 ms to an utterance
+of 15 s, which takes 5-7 ms to decode and encode. What more cores can do is for more parts."""
+Unit = Iterable[Utterance | Refused]
+"""What a corpus says about a file or chapter, in order. Neighbours are joined inside a unit only, so that dividing the
+units among parts changes no sample."""
+
+
+def write_utterances(writer: ShardWriter, units: Iterable[Unit], join_seconds: float = 0.0, limit: int = 0,
+                     workers: int = 0, total: int | None = None, quiet: bool = False) -> None:
+    """Write the units of ``writer.part`` (and only those: see Part.take) through ``writer``; bad ones are refused by
+    name, none is fatal.
+
+    ``join_seconds``: see utterances.join. ``limit``: at most this many samples over all parts (0: all). ``workers``:
+    processes; 0 for one per core, at most MOST_WORKERS. ``total``: utterances in these units, for the progress.
+    """
+    most = writer.part.share(limit)
+    label = writer.source if writer.part.whole else f"{writer.source} {writer.part}"
+    with Progress(label, total, "utterances", quiet=quiet) as progress:
+        if most == 0:
+            return
+        for item, made in in_order(make, tasks(writer, units, join_seconds), workers, own_cores(), is_ready):
+            if isinstance(item, Refused):
+                refuse(writer, item)
+                progress.update(item.utterances)
+                continue
+            take(writer, item, made)
+            progress.update(sum(part.utterances for part in item.parts),
+                            f"{clock(writer.seconds)} of speech, {writer.rejections.count} rejected")
+            if most is not None and writer.passed >= most:
+                return
+
+
+def take(writer: ShardWriter, task: Task, made: Made | None) -> None:
+    """Write what was made, and count what was refused."""
+    if made is None and not task.kept:
+        writer.reject("kills its process", task.parts[0].id, str(task.parts[0].path))
+    elif writer.begin(task.key) and made is not None:
+        if made.sample is not None:
+            writer.add(made.sample, made.words, beside=[(row.reason, row.key, row.detail) for row in made.refused])
+            return
+        for refused in made.refused:
+            refuse(writer, refused)
+
+
+def tasks(writer: ShardWriter, units: Iterable[Unit], join_seconds: float) -> Iterator[Task | Refused]:
+    for unit in units:
+        for item in join(sound(unit, measured=join_seconds > 0), join_seconds):
+            if isinstance(item, Refused):
+                yield item
+            else:
+                task = Task.of(item)
+                yield Task(task.key, task.parts, kept=True) if writer.has(task.key) else task
+
+
+def is_ready(item: Task | Refused) -> bool:
+    return isinstance(item, Refused) or item.kept
+
+
+def refuse(writer: ShardWriter, refused: Refused) -> None:
+    (writer.reject if refused.bad else writer.leave_out)(refused.reason, refused.key, refused.detail)
+
+
+def own_cores() -> int:
+    """Processes for this part: the ranks that a launcher has started on this machine share its cores."""
+    beside = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+    return min(max(cores() // max(int(beside), 1), 1), MOST_WORKERS)

@@ -1,0 +1,73 @@
+"""All ranks take a step, or none does.
+
+A rank whose data fail would leave the others waiting in their next collective, for half an hour or for ever. So before
+each step the ranks say whether they have one, and how many samples were skipped: one all-reduce of four numbers. When
+one of them has none, or too many samples of the global batches were lost, every rank stops with the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from salad_ds.data.lanes import LaneState
+from salad_ds.data.plan import Skipped, merged
+from salad_ds.errors import DataError, SaladError
+
+
+class Ready(Protocol):
+    """A step with its lanes' states behind it."""
+
+    states: list[LaneState]
+
+
+Work = TypeVar("Work", bound=Ready)
+
+
+def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device) -> Iterator[Work]:
+    """``steps``, as long as every rank has one. What a step has skipped is counted in ``skipped`` when it is taken.
+
+    Raises, on every rank: DataError when a larger share than ``skipped.max_share`` of all ranks' samples could not be
+    used, with all reasons; and what ended ``steps`` on some rank, named there as it is and on the others as a DataError
+    that says which rank it was.
+    """
+    while True:
+        step, fault = None, None
+        try:
+            step = next(steps, None)
+        except Exception as error:
+            fault = error
+        states = step.states if step is not None else []
+        for reason, name in [entry for state in states for entry in state.skipped]:
+            skipped.note(reason, name)
+        told = [fault is not None, step is None, sum(s.seen for s in states), sum(s.lost for s in states)]
+        numbers = torch.tensor(told, dtype=torch.int64, device=device)
+        dist.all_reduce(numbers)
+        faults, ended, seen, lost = numbers.tolist()
+        if faults:
+            raise stop(fault)
+        if ended or step is None:
+            return
+        if skipped.too_many(seen, lost):
+            tables: list[dict] = [{}] * dist.get_world_size()
+            dist.all_gather_object(tables, skipped.table())
+            whole = Skipped(1.0)
+            whole.add(merged(tables))
+            raise DataError(
+                f"{lost} of {seen} samples cannot be used: {whole}", "mend the shards, or raise data.max_bad_share"
+            )
+        yield step
+
+
+def stop(fault: Exception | None) -> Exception:
+    """What this rank raises when some rank has a fault. A collective."""
+    mine = (fault.what, fault.mend) if isinstance(fault, SaladError) else (f"{type(fault).__name__}: {fault}", "")
+    words: list[tuple[str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(words, mine if fault is not None else None)
+    if fault is not None:
+        return fault
+    rank, (what, mend) = next((rank, word) for rank, word in enumerate(words) if word is not None)
+    return DataError(f"rank {rank} has stopped: {what}", mend)
