@@ -123,7 +123,8 @@ def training(run: Run) -> str:
         drawn += figure(pictures.training(name, log), f"{text(told)}.")
         window = log.rows[-max(3, len(log.rows) // 10):]
         seconds = total(log, "seconds")
-        waits = [percent(total(log, key) / seconds if seconds > 0 else math.nan) for key in ("data_wait", "teacher_wait")]
+        waits = [percent(total(log, key) / seconds if seconds > 0 else math.nan)
+                 for key in ("data_wait", "teacher_wait")]
         body.append([text(name), f"{log.steps:,} of {log.planned:,}", number(log.rows[0].get("kl", math.nan)),
                      f"{number(mean(window, 'kl'))} <span class=\"se\">(last {len(window)})</span>",
                      f"{total(log, 'targets' if 'targets' in log.rows[0] else 'tokens'):,.0f}",
