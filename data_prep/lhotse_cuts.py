@@ -33,10 +33,11 @@ from salad_ds.data.cuts import LANGUAGES, runs
 from salad_ds.data.given_words import ENGINE, given_words
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, main
+from salad_ds.data.samples import SLACK
 from salad_ds.data.shards import ShardWriter, finished
 from salad_ds.data.speech_writer import write_utterances
 from salad_ds.data.storage import Place
-from salad_ds.data.utterances import SLACK, Refused, Utterance, decode_part
+from salad_ds.data.utterances import Refused, Utterance, decode_part
 from salad_ds.data.word_times import Word
 from salad_ds.errors import DataError
 

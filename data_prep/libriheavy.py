@@ -41,9 +41,10 @@ from typing import Any
 from salad_ds.data.cuts import LANGUAGES, runs
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, main
+from salad_ds.data.samples import SLACK
 from salad_ds.data.shards import ShardWriter, finished
 from salad_ds.data.speech_writer import write_utterances
-from salad_ds.data.utterances import SLACK, Refused, Utterance, decode_part, implausible, told
+from salad_ds.data.utterances import Refused, Utterance, decode_part, implausible, told
 from salad_ds.errors import DataError
 
 VERSION = 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from salad_ds.data.rejections import Rejections, merge_tables, one_line, too_man
 from salad_ds.data.shards import ShardSet, rejection_lines
 from salad_ds.data.storage import Place
 from salad_ds.errors import DataError, RecipeError
-from salad_ds.files import sole_writer
+from salad_ds.files import writing_alone
 from salad_ds.model.encoder import SpeechEncoder, build_encoder
 from salad_ds.progress import Progress, clock
 from salad_ds.teacher.forward import default_device
@@ -191,12 +190,7 @@ def cut_up(places: list[int], lengths: list[int], limit: int) -> list[list[int]]
     return batches
 
 
-@contextlib.contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path) -> contextlib.AbstractContextManager[None]:
     """Be the only run that encodes a corpus, and sweep up what a killed one left half written."""
-    with sole_writer(directory, name=".encode.lock") as free:
-        if not free:
-            raise DataError(f"another run is encoding {directory}", "wait for it to end")
-        for part in directory.glob(".*.features.safetensors.*.part"):
-            part.unlink(missing_ok=True)
-        yield
+    busy = DataError(f"another run is encoding {directory}", "wait for it to end")
+    return writing_alone(directory, busy, ".*.features.safetensors.*.part", name=".encode.lock")

@@ -64,6 +64,18 @@ def sole_writer(directory: str | Path, patience: float = 0.0, name: str = ".lock
             return
 
 
+@contextlib.contextmanager
+def writing_alone(directory: Path, busy: SaladError, leftovers: str, name: str = ".lock") -> Iterator[None]:
+    """Be the only run that writes into ``directory``, and sweep up what a killed one left half written: the files that
+    match the pattern ``leftovers``. ``name``: see sole_writer. Raises ``busy`` while another run writes."""
+    with sole_writer(directory, name=name) as free:
+        if not free:
+            raise busy
+        for part in directory.glob(leftovers):
+            part.unlink(missing_ok=True)
+        yield
+
+
 def sync_file(path: str | Path) -> int:
     """Make a file's content durable; returns its size in bytes."""
     with open(path, "rb") as file:

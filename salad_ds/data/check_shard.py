@@ -13,7 +13,7 @@ from salad_ds.audio import decode
 from salad_ds.config import StorageConfig
 from salad_ds.data import sources, storage
 from salad_ds.data.rejections import Rejections
-from salad_ds.data.samples import IndexEntry, parse_meta
+from salad_ds.data.samples import SLACK, IndexEntry, parse_meta
 from salad_ds.data.script import other_script
 from salad_ds.data.shard_index import entries, index_path, read_index, scan
 from salad_ds.data.shard_ref import ShardRef, sidecar_path
@@ -23,8 +23,6 @@ from salad_ds.data.storage import Missing
 from salad_ds.data.word_times import check_owner, key_of, parse_head, parse_words, words_path
 from salad_ds.errors import DataError
 
-SLACK = 0.05
-"""Seconds by which a duration may be rounded, and a last word overhang its recording."""
 ALIGN_AGAIN = "delete it and align again"
 MEND_SAMPLE = "mend or remove the sample"
 

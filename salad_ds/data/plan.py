@@ -26,13 +26,12 @@ from salad_ds.data.collate import Sequence
 from salad_ds.data.features import FrameCache, FrameFormat
 from salad_ds.data.interleave import Piece, cuts_of, fit, interleave, speech_end
 from salad_ds.data.order import stable_seed
+from salad_ds.data.samples import SLACK
 from salad_ds.data.shards import Sample, ShardSet
 from salad_ds.errors import DataError
 from salad_ds.hearing import Hearing
 from salad_ds.text import start_token, tokenize
 
-SLACK = 0.05
-"""Seconds by which metadata may overstate a recording."""
 SPAN_SLACK = 0.3 + SLACK
 """Seconds that a span may lack at its end: the tail behind its last word (interleave.speech_end)."""
 

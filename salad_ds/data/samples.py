@@ -17,6 +17,8 @@ from salad_ds.data.shard_ref import ShardRef
 from salad_ds.errors import DataError
 
 SCHEMA = 1
+SLACK = 0.05
+"""Seconds by which a duration may be rounded or overstate its recording, and a last word overhang it."""
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 

@@ -17,7 +17,7 @@ from salad_ds.audio import FORMATS, decode, encode_flac, probe, resample
 from salad_ds.config import StorageConfig
 from salad_ds.data import storage
 from salad_ds.data.given_words import shifted
-from salad_ds.data.samples import SCHEMA, Sample, make_key
+from salad_ds.data.samples import SCHEMA, SLACK, Sample, make_key
 from salad_ds.data.storage import Place
 from salad_ds.data.word_times import Word
 from salad_ds.errors import DataError
@@ -25,8 +25,6 @@ from salad_ds.errors import DataError
 PAUSE = 0.3  # seconds of silence between joined utterances
 CHARACTERS_PER_SECOND = (2.0, 35.0)
 """Slowest and fastest speech that is believed. Read English has 12-18; a wrong transcript is far outside."""
-SLACK = 0.05
-"""Seconds by which a recording may be shorter than what is said of it."""
 
 
 @dataclass(frozen=True)

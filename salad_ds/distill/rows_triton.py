@@ -18,12 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from salad_ds.config import MOST_KEPT
 from salad_ds.distill import rows_triton_kernels as kernels
 from salad_ds.distill.rows import DenseRows, RowLosses, RowSettings, RowTeacher
 from salad_ds.distill.targets import GhostTargets, SparseTargets
-
-MOST_KEPT = 1024
-"""Kept tokens per row that the kernel holds in registers."""
 
 THREADS = ((160 << 10, 1024), (32 << 10, 512), (8 << 10, 256), (0, 128))
 """(bytes of a row of logits from which on, threads of a program). An SM has room for 1,024 to 2,048 threads of these

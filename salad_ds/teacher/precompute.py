@@ -31,7 +31,7 @@ import torch
 from salad_ds.config import Recipe
 from salad_ds.environment import end_with_parent
 from salad_ds.errors import StoreError
-from salad_ds.files import sole_writer
+from salad_ds.files import writing_alone
 from salad_ds.progress import Progress, clock
 from salad_ds.teacher.forward import (
     TeacherForward,
@@ -245,12 +245,7 @@ def batches(group: list[int], lengths: np.ndarray, batch_tokens: int) -> Iterato
         yield batch
 
 
-@contextlib.contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path) -> contextlib.AbstractContextManager[None]:
     """Be the only run that writes to a store, and sweep up what a killed one left half written."""
-    with sole_writer(directory) as free:
-        if not free:
-            raise StoreError(f"another precompute run is writing to {directory}", "wait for it to end")
-        for part in directory.glob(".*.part"):
-            part.unlink(missing_ok=True)
-        yield
+    busy = StoreError(f"another precompute run is writing to {directory}", "wait for it to end")
+    return writing_alone(directory, busy, ".*.part")

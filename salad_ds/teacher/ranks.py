@@ -48,10 +48,6 @@ class Ranks:
         if self.began:
             dist.destroy_process_group()
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier(group=self.group)
-
     def gather(self, value: T) -> list[T]:
         """Every rank's ``value``, on every rank."""
         if self.size == 1:

@@ -99,12 +99,12 @@ def train(recipe: Recipe, name: str) -> Path:
     # The first rank alone reads every sidecar's head: at a hundred ranks the file system would hear of it.
     with Ranks() as together:
         digest = together.first(lambda: stage_digest(recipe, name))
+        if already_done(out, digest):
+            if rank == 0:
+                print(f"{name}: done before, {out / 'model'}")
+            return out / "model"
         if recipe.data.features == "cache":
             together.first(lambda: require_features(cached_corpora(recipe, stage)))
-    if already_done(out, digest):
-        if rank == 0:
-            print(f"{name}: done before, {out / 'model'}")
-        return out / "model"
     with contextlib.ExitStack() as stack:
         alone = [rank != 0 or stack.enter_context(sole_writer(out, PATIENCE))]
         dist.broadcast_object_list(alone, src=0)
