@@ -28,8 +28,7 @@ import numpy as np
 
 from salad_ds.audio import checked
 from salad_ds.data.preparation import existing, fingerprint, main
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.utterances import Refused, Utterance
 from salad_ds.errors import DataError
 
@@ -55,13 +54,10 @@ def prepare_asterisk(corpus_dir: str | Path, output_dir: str | Path, limit: int 
     made_from = {"corpus": "asterisk", "version": VERSION, "source": fingerprint(root, [transcripts, *files]),
                  "limit": limit, "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds),
                  "split": split, "min_words": min_words}
-    done = finished(output_dir, made_from)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, "asterisk", samples_per_shard, made_from, max_bad_share=max_bad_share) as writer:
-        unit = utterances(read_transcripts(transcripts), base, files, split, min_words)
-        write_utterances(writer, [unit], join_seconds, limit, workers, len(files))
-        return writer.close()
+    return prepare_utterances(output_dir, "asterisk", made_from,
+                              lambda: [utterances(read_transcripts(transcripts), base, files, split, min_words)],
+                              lambda: len(files), limit=limit, samples_per_shard=samples_per_shard,
+                              join_seconds=join_seconds, workers=workers, max_bad_share=max_bad_share)
 
 
 def find_parts(root: Path) -> tuple[Path, Path, list[Path]]:

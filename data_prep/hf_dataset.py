@@ -31,8 +31,7 @@ import pyarrow
 from salad_ds.audio import FORMATS
 from salad_ds.data.parts import Part, part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, inside, main
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.text_files import table
 from salad_ds.data.utterances import Refused, Utterance
 from salad_ds.errors import DataError
@@ -80,15 +79,11 @@ def prepare_hf_dataset(corpus_dir: str | Path, output_dir: str | Path, limit: in
     made_from = {"corpus": "hf_dataset", "version": VERSION, "source": fingerprint(home, files), "limit": limit,
                  "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds), "subset": subset,
                  "columns": columns.all, "language": language, "casing": casing}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, home.absolute().name, samples_per_shard, made_from, max_bad_share=max_bad_share,
-                     part=own) as writer:
-        total = sum(unit.rows for unit in units(files, own))
-        found = (utterances(home, unit, columns, casing) for unit in units(files, own))
-        write_utterances(writer, found, join_seconds, limit, workers, total)
-        return writer.close()
+    return prepare_utterances(output_dir, home.absolute().name, made_from,
+                              lambda: (utterances(home, unit, columns, casing) for unit in units(files, own)),
+                              lambda: sum(unit.rows for unit in units(files, own)), limit=limit,
+                              samples_per_shard=samples_per_shard, join_seconds=join_seconds, workers=workers,
+                              max_bad_share=max_bad_share, own=own)
 
 
 # ---- the files

@@ -34,8 +34,7 @@ from salad_ds.data.given_words import ENGINE, given_words
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, main
 from salad_ds.data.samples import SLACK
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.storage import Place
 from salad_ds.data.utterances import Refused, Utterance, decode_part
 from salad_ds.data.word_times import Word
@@ -63,15 +62,11 @@ def prepare_lhotse_cuts(corpus_dir: str | Path, output_dir: str | Path, limit: i
     root = (existing(audio, "audio") if audio else home).absolute()
     made_from = {"corpus": "lhotse_cuts", "version": VERSION, "source": fingerprint(home, files), "limit": limit,
                  "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds), "casing": casing}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, home.absolute().name or "lhotse_cuts", samples_per_shard, made_from,
-                     words_engine=ENGINE, max_bad_share=max_bad_share, part=own) as writer:
-        total = sum(len(run) for run in runs(files, own))
-        units = (utterances(run, root, casing) for run in runs(files, own))
-        write_utterances(writer, units, join_seconds, limit, workers, total)
-        return writer.close()
+    return prepare_utterances(output_dir, home.absolute().name or "lhotse_cuts", made_from,
+                              lambda: (utterances(run, root, casing) for run in runs(files, own)),
+                              lambda: sum(map(len, runs(files, own))), limit=limit, samples_per_shard=samples_per_shard,
+                              join_seconds=join_seconds, workers=workers, max_bad_share=max_bad_share, own=own,
+                              words_engine=ENGINE)
 
 
 def utterances(run: list[tuple[str, bytes]], root: Path, casing: str) -> Iterator[Utterance | Refused]:

@@ -42,8 +42,7 @@ from salad_ds.data.cuts import LANGUAGES, runs
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, main
 from salad_ds.data.samples import SLACK
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.utterances import Refused, Utterance, decode_part, implausible, told
 from salad_ds.errors import DataError
 
@@ -86,17 +85,15 @@ def prepare_libriheavy(corpus_dir: str | Path, output_dir: str | Path, limit: in
     made_from = {"corpus": "libriheavy", "version": VERSION, "source": fingerprint(home, files), "limit": limit,
                  "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds),
                  "gap_seconds": float(gap_seconds), "subset": subset}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    if not chapters.is_dir():
-        raise DataError(f"{chapters} is not there", "give the directory of Libri-Light as audio")
-    with ShardWriter(output_dir, "libriheavy", samples_per_shard, made_from, max_bad_share=max_bad_share,
-                     part=own) as writer:
-        total = sum(len(run) for run in runs(files, own))
-        units = (utterances(run, chapters, join_seconds, gap_seconds) for run in runs(files, own))
-        write_utterances(writer, units, 0.0, limit, workers, total)
-        return writer.close()
+
+    def units() -> Iterator[Iterator[Utterance | Refused]]:
+        if not chapters.is_dir():
+            raise DataError(f"{chapters} is not there", "give the directory of Libri-Light as audio")
+        return (utterances(run, chapters, join_seconds, gap_seconds) for run in runs(files, own))
+
+    return prepare_utterances(output_dir, "libriheavy", made_from, units, lambda: sum(map(len, runs(files, own))),
+                              limit=limit, samples_per_shard=samples_per_shard, join_seconds=0.0, workers=workers,
+                              max_bad_share=max_bad_share, own=own)
 
 
 def find_cuts(root: Path, subset: str) -> list[Path]:

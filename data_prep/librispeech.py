@@ -20,8 +20,7 @@ from typing import Any
 
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import existing, fingerprint, main, of_subset
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.utterances import Refused, Utterance
 from salad_ds.errors import DataError
 
@@ -48,15 +47,11 @@ def prepare_librispeech(corpus_dir: str | Path, output_dir: str | Path, limit: i
                  "recordings": fingerprint(root, recordings, content=False), "limit": limit,
                  "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds), "subset": subset,
                  "casing": casing}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, "librispeech", samples_per_shard, made_from, max_bad_share=max_bad_share,
-                     part=own) as writer:
-        total = sum(chapter.read_bytes().count(b"\n") for chapter in own.take(chapters))
-        write_utterances(writer, (utterances(chapter, casing) for chapter in own.take(chapters)), join_seconds, limit,
-                         workers, total)
-        return writer.close()
+    return prepare_utterances(output_dir, "librispeech", made_from,
+                              lambda: (utterances(chapter, casing) for chapter in own.take(chapters)),
+                              lambda: sum(chapter.read_bytes().count(b"\n") for chapter in own.take(chapters)),
+                              limit=limit, samples_per_shard=samples_per_shard,
+                              join_seconds=join_seconds, workers=workers, max_bad_share=max_bad_share, own=own)
 
 
 def utterances(transcripts: Path, casing: str) -> Iterator[Utterance | Refused]:

@@ -18,8 +18,7 @@ from typing import Any
 
 from salad_ds.data.parts import part_of
 from salad_ds.data.preparation import QUOTES, existing, fingerprint, main, of_subset
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.utterances import Refused, Utterance
 from salad_ds.errors import DataError
 
@@ -47,15 +46,10 @@ def prepare_libritts(corpus_dir: str | Path, output_dir: str | Path, limit: int 
     made_from = {"corpus": "libritts", "version": VERSION, "recordings": fingerprint(root, recordings, content=False),
                  "limit": limit, "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds),
                  "subset": subset, "text": text}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, "libritts", samples_per_shard, made_from, max_bad_share=max_bad_share,
-                     part=own) as writer:
-        units = list(own.take(chapters.values()))
-        write_utterances(writer, (utterances(unit, text) for unit in units), join_seconds, limit, workers,
-                         sum(map(len, units)))
-        return writer.close()
+    units = list(own.take(chapters.values()))
+    return prepare_utterances(output_dir, "libritts", made_from, lambda: (utterances(unit, text) for unit in units),
+                              lambda: sum(map(len, units)), limit=limit, samples_per_shard=samples_per_shard,
+                              join_seconds=join_seconds, workers=workers, max_bad_share=max_bad_share, own=own)
 
 
 def utterances(recordings: list[Path], text: str) -> Iterator[Utterance | Refused]:

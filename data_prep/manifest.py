@@ -31,8 +31,7 @@ from salad_ds.audio import FORMATS, probe
 from salad_ds.data.given_words import ENGINE, given_words
 from salad_ds.data.parts import Part, part_of
 from salad_ds.data.preparation import existing, fingerprint, inside, main
-from salad_ds.data.shards import ShardWriter, finished
-from salad_ds.data.speech_writer import write_utterances
+from salad_ds.data.speech_writer import prepare_utterances
 from salad_ds.data.utterances import Refused, Utterance, decode_part
 from salad_ds.errors import DataError
 
@@ -58,16 +57,12 @@ def prepare_manifest(corpus_dir: str | Path, output_dir: str | Path, limit: int 
     path, own = find_manifest(existing(corpus_dir, "manifest")), part_of(part)
     made_from = {"corpus": "manifest", "version": VERSION, "source": fingerprint(path.parent, [path]),
                  "limit": limit, "samples_per_shard": samples_per_shard, "join_seconds": float(join_seconds)}
-    done = finished(output_dir, made_from, own, max_bad_share)
-    if done is not None:
-        return done
-    with ShardWriter(output_dir, path.parent.name or "manifest", samples_per_shard, made_from, words_engine=ENGINE,
-                     max_bad_share=max_bad_share, part=own) as writer:
-        block = BLOCK if join_seconds else 1
-        total = sum(len(run) for run in runs(path, own, block))
-        units = (utterances(path.parent, run) for run in runs(path, own, block))
-        write_utterances(writer, units, join_seconds, limit, workers, total)
-        return writer.close()
+    block = BLOCK if join_seconds else 1
+    return prepare_utterances(output_dir, path.parent.name or "manifest", made_from,
+                              lambda: (utterances(path.parent, run) for run in runs(path, own, block)),
+                              lambda: sum(map(len, runs(path, own, block))), limit=limit,
+                              samples_per_shard=samples_per_shard, join_seconds=join_seconds, workers=workers,
+                              max_bad_share=max_bad_share, own=own, words_engine=ENGINE)
 
 
 def find_manifest(path: Path) -> Path:

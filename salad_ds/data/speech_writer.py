@@ -7,10 +7,13 @@ tables of what was refused do not depend on the number of processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from salad_ds.data.ordered import in_order
-from salad_ds.data.shard_writer import ShardWriter
+from salad_ds.data.parts import WHOLE, Part
+from salad_ds.data.shard_writer import ShardWriter, finished
 from salad_ds.data.utterances import Made, Refused, Task, Utterance, join, make, sound
 from salad_ds.environment import cores
 from salad_ds.progress import Progress, clock
@@ -21,6 +24,24 @@ of 15 s, which takes 5-7 ms to decode and encode. What more cores can do is for 
 Unit = Iterable[Utterance | Refused]
 """What a corpus says about a file or chapter, in order. Neighbours are joined inside a unit only, so that dividing the
 units among parts changes no sample."""
+
+
+def prepare_utterances(output_dir: str | Path, source: str, made_from: dict[str, Any],
+                       units: Callable[[], Iterable[Unit]], total: Callable[[], int], *, limit: int,
+                       samples_per_shard: int, join_seconds: float, workers: int, max_bad_share: float,
+                       own: Part = WHOLE, words_engine: str | None = None) -> dict[str, Any]:
+    """Write a corpus as speech shards; returns the manifest. Does nothing where they lie there already: ``units`` (of
+    the part ``own``) and ``total``, their utterances, are asked for only where there is work. See write_utterances and
+    ShardWriter for the rest.
+    """
+    done = finished(output_dir, made_from, own, max_bad_share)
+    if done is not None:
+        return done
+    found = units()
+    with ShardWriter(output_dir, source, samples_per_shard, made_from, words_engine=words_engine,
+                     max_bad_share=max_bad_share, part=own) as writer:
+        write_utterances(writer, found, join_seconds, limit, workers, total())
+        return writer.close()
 
 
 def write_utterances(writer: ShardWriter, units: Iterable[Unit], join_seconds: float = 0.0, limit: int = 0,
