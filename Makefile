@@ -15,18 +15,23 @@ TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 SOURCES = salad_ds data_prep tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench doctor lint clean distclean
+.PHONY: help setup system demo test bench doctor lint clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(STAMP)  ## virtual environment with everything in it; a second call does nothing
 
+system:  ## Debian packages for tests in a browser, over several hosts and of shell scripts (needs root; else skipped)
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium shellcheck iproute2 \
+		openssh-server pdsh openmpi-bin slurm-wlm munge flite espeak-ng
+
 demo: setup  ## the whole method in miniature, on a CPU, with real models: salad_ds/recipes/demo.yaml
 	$(VENV)/bin/salad-ds run salad_ds/recipes/demo.yaml
 
-test: setup  ## the full test suite
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+test: setup  ## the full test suite, two files at a time
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 bench: setup  ## the benchmarks: loss, teacher store, price of distillation, stream, word times (let nothing else run)
 	$(VENV)/bin/python -m tests.bench.kernel

@@ -31,12 +31,14 @@ REQUIRED = [
     "numpy>=2",
     "scipy>=1.13",
     "scikit-learn>=1.5",  # clustering
+    "sentence-transformers>=6,<7",  # embeddings for it
     "threadpoolctl>=3.5,<4",  # one thread for it: the same clusters on every machine
     "pocketsphinx>=5,<6",  # the default aligner on a CPU
-    "num2words>=0.5.13",  # numbers are spoken before they are aligned or synthesised
+    "damga>=1.0.5,<1.1",  # numbers, dates, units ... in words, before text is spoken, aligned or compared
     "jiwer>=3.1",  # character and word error rates
     "matplotlib>=3.8",  # pictures of the report
     "tqdm>=4.66",
+    "psutil>=5.9",  # which processes are the ranks of a launcher
     "ninja>=1.11",  # DeepSpeed builds its CPU and GPU operators with it
     "setuptools>=75",  # so does torch.utils.cpp_extension
     "packaging>=23",
@@ -52,7 +54,12 @@ DEMO = [
 # used, only tested: Triton can interpret them, and its package carries the assembler that compiles them.
 GPU = ["triton>=3.5,<4; platform_system == 'Linux'"]
 CTC = ["hama>=1.7,<2"]  # align.model hama: phonemes, English, no download
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", *GPU, *CTC]
+# The pages that a run leaves, in the Chromium of the system (make system): nothing else is downloaded.
+BROWSER = ["playwright>=1.50,<2", "axe-playwright-python>=0.1.5,<1"]
+# evaluate/harness.py is a model of exactly this lm-evaluation-harness; with what it brings 10 MB. With the tests, for
+# its few-shot prompts are installed anyway (packaged:mmlu-dev, salad_ds/assets/requirements.txt).
+EVAL = ["lm-eval==0.4.13", "accelerate>=1"]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *GPU, *CTC, *BROWSER, *EVAL]
 
 setup(
     name="salad_ds",
@@ -65,12 +72,16 @@ setup(
     packages=find_namespace_packages(
         include=["salad_ds", "salad_ds.*", "data_prep", "ds_configs"], exclude=["*.__pycache__"]
     ),
-    package_data={"salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css"], "ds_configs": ["*.json"],
-                  "data_prep": ["README.md"]},
+    package_data={
+        "salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css", "select/*.css", "select/*.js",
+                     "evaluate/*.yaml", "evaluate/tasks/*.yaml"],
+        "ds_configs": ["*.json"], "data_prep": ["README.md"],
+    },  # fmt: skip
     entry_points={"console_scripts": ["salad-ds = salad_ds.cli:main"]},
     install_requires=REQUIRED,
     extras_require={
-        "demo": DEMO, "gpu": GPU, "ctc": CTC, "test": TEST, "dev": [*TEST, "ruff>=0.9"],
+        "demo": DEMO, "gpu": GPU, "ctc": CTC, "eval": EVAL, "test": TEST, "dev": [*TEST, "ruff>=0.9"],
         "s3": ["s3fs>=2024.6"], "gs": ["gcsfs>=2024.6"],  # shards in object stores
+        "piper": ["piper-tts>=1.8,<2"],  # the synth engine 'piper': GPL-3, imported only if a recipe names it
     },  # fmt: skip
 )

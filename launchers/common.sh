@@ -11,17 +11,18 @@ usage() {  # the comment at the head of the launcher
     sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
-is_number() {  # option, value
-    [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2', not a number above 0" "see $0 --help"
+is_number() {  # option, value, least: 1 unless given
+    [[ $2 =~ ^(0|[1-9][0-9]*)$ && $2 -ge ${3:-1} ]] || fail "$1 is '$2', not a number of at least ${3:-1}" "see $0 --help"
 }
 
 # read_arguments "OPTIONS THIS LAUNCHER TAKES" "$@"
-# Sets RECIPE STAGE RANKS HOSTFILE MASTER_ADDR_OPTION MASTER_PORT_OPTION DRY_RUN, PASSED: the overrides, and WORK: what
-# salad_ds is called with, such as (train RECIPE key=value --stage STAGE).
+# Sets RECIPE STAGE RANKS HOSTFILE MASTER_ADDR_OPTION MASTER_PORT_OPTION NODES NODE_RANK RESTARTS NO_SSH DRY_RUN, PASSED: the
+# overrides, and WORK: what salad_ds is called with, such as (train RECIPE key=value --stage STAGE).
 read_arguments() {
-    local known=" $1 --stage --verb " option verb=train
+    local known=" $1 --stage --checkpoint --verb " option verb=train checkpoint=""
     shift
-    RECIPE="" STAGE="" RANKS="" HOSTFILE="" MASTER_ADDR_OPTION="" MASTER_PORT_OPTION="" DRY_RUN="" PASSED=()
+    RECIPE="" STAGE="" RANKS="" HOSTFILE="" MASTER_ADDR_OPTION="" MASTER_PORT_OPTION="" NODES="" NODE_RANK="" RESTARTS=""
+    NO_SSH="" DRY_RUN="" PASSED=()
     while (($#)); do
         option=${1%%=*}
         if [[ $1 == --*=* ]]; then  # --stage=stage1 is --stage stage1
@@ -31,13 +32,20 @@ read_arguments() {
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes ;;
             --debug) PASSED+=(--debug) ;;
+            --no_ssh)
+                [[ $known == *" $1 "* ]] || fail "there is no option $1" "see $0 --help"
+                NO_SSH=yes ;;
             --*)
                 [[ $known == *" $1 "* ]] || fail "there is no option $1" "see $0 --help"
                 [[ $# -gt 1 && $2 != --* ]] || fail "$1 has no value" "see $0 --help"
                 case $1 in
                     --stage) STAGE=$2 ;;
+                    --checkpoint) checkpoint=$2 ;;
                     --verb) verb=$2 ;;
-                    --ranks) RANKS=$2 ;;
+                    --ranks) RANKS=$2; is_number "$1" "$2" ;;
+                    --nodes) NODES=$2; is_number "$1" "$2" ;;
+                    --node_rank) NODE_RANK=$2; is_number "$1" "$2" 0 ;;
+                    --restarts) RESTARTS=$2; is_number "$1" "$2" 0 ;;
                     --hostfile) HOSTFILE=$2 ;;
                     --master_addr) MASTER_ADDR_OPTION=$2 ;;
                     --master_port) MASTER_PORT_OPTION=$2; is_number "$1" "$2" ;;
@@ -58,23 +66,26 @@ read_arguments() {
         train)
             [[ -n $STAGE ]] || fail "no stage was given" "add --stage stage1"
             WORK+=(--stage "$STAGE") ;;
-        precompute) [[ -z $STAGE ]] || fail "precompute has no stages: it reads the texts of all" "leave --stage out" ;;
-        *) fail "--verb is '$verb', not train or precompute" "the other verbs are not launched: salad-ds $verb" ;;
+        measure | evaluate) [[ -z $checkpoint ]] || WORK+=(--checkpoint "$checkpoint") ;;
+        precompute | prepare | align | synthesize | select) ;;
+        *) fail "--verb is '$verb', which is not done by several ranks" "the other verbs are not launched: salad-ds $verb" ;;
     esac
+    [[ $verb == train || -z $STAGE ]] || fail "$verb has no stages" "leave --stage out"
+    [[ $verb == measure || $verb == evaluate || -z $checkpoint ]] || fail "$verb takes no --checkpoint" "leave it out"
 }
 
-find_deepspeed() {  # the environment that is active; else the one that `make setup` made
+find_programs() {  # the environment that is active; else the one that `make setup` made. Sets ENVIRONMENT_PYTHON
     if [[ -z ${VIRTUAL_ENV:-} && -x $HERE/../.venv/bin/deepspeed ]]; then
         PATH=$(cd "$HERE/../.venv/bin" && pwd):$PATH
         export PATH
     fi
     command -v deepspeed >/dev/null || fail "there is no deepspeed on the PATH" "make setup, or activate your environment"
-    DEEPSPEED_PYTHON=$(dirname "$(command -v deepspeed)")/python
-    [[ -x $DEEPSPEED_PYTHON ]] || DEEPSPEED_PYTHON=python3
+    ENVIRONMENT_PYTHON=$(dirname "$(command -v deepspeed)")/python
+    [[ -x $ENVIRONMENT_PYTHON ]] || ENVIRONMENT_PYTHON=python3
 }
 
 ranks_of_recipe() {  # of the stage; of the widest one where none was given
-    "$DEEPSPEED_PYTHON" - "$RECIPE" "$STAGE" "${PASSED[@]}" <<'PYTHON'
+    "$ENVIRONMENT_PYTHON" - "$RECIPE" "$STAGE" "${PASSED[@]}" <<'PYTHON'
 import sys
 
 from salad_ds.config import load_recipe
@@ -92,16 +103,47 @@ print(max((settings.ranks for settings in chosen), default=1))
 PYTHON
 }
 
+show() {  # WORDS ...: the command, quoted for a shell
+    printf '%q' "$1"
+    printf ' %q' "${@:2}"
+    printf '\n'
+}
+
+without_gpu() {
+    ! compgen -G '/dev/nvidia[0-9]*' >/dev/null && [[ ! -e /dev/dxg && ! -e /dev/kfd ]]
+}
+
 launch() {  # COMMAND, shown or started in this process's place
     if [[ -n $DRY_RUN ]]; then
-        printf '%q' "${COMMAND[0]}"
-        printf ' %q' "${COMMAND[@]:1}"
-        printf '\n'
+        show "${COMMAND[@]}"
         exit 0
     fi
-    # Without a GPU: DeepSpeed is told so (else each process looks, and says what it found).
-    if ! compgen -G '/dev/nvidia[0-9]*' >/dev/null && [[ ! -e /dev/dxg && ! -e /dev/kfd ]]; then
+    if without_gpu; then  # DeepSpeed is told so: else each process looks, and says what it found
         export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
     fi
     exec "${COMMAND[@]}"
+}
+
+launch_again() {  # RESTARTS times, while the job fails; a job that was told to stop (by TERM, INT or USR1) is not restarted
+    local code tries=${RESTARTS:-0} told=""
+    [[ -z $DRY_RUN && $tries -gt 0 ]] || launch
+    without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
+    trap 'told=yes; kill -TERM "$job" 2>/dev/null' TERM INT USR1
+    while :; do
+        "${COMMAND[@]}" &
+        job=$!
+        code=0
+        wait "$job" || code=$?
+        while kill -0 "$job" 2>/dev/null; do  # a signal ends `wait` before the job
+            code=0
+            wait "$job" || code=$?
+        done
+        if ((code == 0 || tries == 0)) || [[ -n $told ]]; then
+            exit "$code"
+        fi
+        tries=$((tries - 1))
+        printf '%s: ended with exit code %s; starting again from its newest checkpoint (%s more times)\n' \
+            "$(basename "$0")" "$code" "$tries" >&2
+        sleep 5
+    done
 }

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# One training stage on the machines of a hostfile, or the teacher store (--verb precompute), under the deepspeed launcher
-# with pdsh. Run it on one of them.
+# One training stage on the machines of a hostfile, or another verb that ranks share, under the deepspeed launcher.
 #
 #   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE [--master_addr A] [--master_port P]
-#                                   [key=value ...] [--debug] [--dry-run]
-#   launchers/deepspeed_hostfile.sh RECIPE --verb precompute --hostfile FILE [the same]
+#                                   [--restarts K] [key=value ...] [--debug] [--dry-run]
+#   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE --no_ssh --node_rank I --master_addr A [the same]
+#   launchers/deepspeed_hostfile.sh RECIPE --verb VERB --hostfile FILE [the same]
 #
+# Run it on one of the machines: pdsh reaches the others. With --no_ssh nothing does: run it on each, with I = 0, 1, ...
+# in the order of FILE, and A the first one's address.
+# VERB: precompute, prepare, align, synthesize, select, measure or evaluate (the last two with --checkpoint C).
 # FILE has a line `name slots=GPUS` per machine. Every machine has this directory, the recipe and the environment at the
 # same paths, and lets you in by ssh without a password; see launchers/README.md.
 # --dry-run prints the command, quoted for a shell, and runs nothing. The same line again goes on after a stop.
@@ -64,28 +67,36 @@ check_machines() {  # DeepSpeed tries the first one only; a rank that is missing
     local host
     command -v pdsh >/dev/null || fail "pdsh is not installed" "install it here (Debian: apt-get install pdsh)"
     for host in "${HOSTS[@]}"; do
-        ssh -o BatchMode=yes -o ConnectTimeout=10 "$host" "cd $PWD && test -f $RECIPE && test -x $DEEPSPEED_PYTHON" </dev/null ||
-            fail "$host: no ssh without a password, or it lacks $PWD, $RECIPE or $DEEPSPEED_PYTHON" \
+        ssh -o BatchMode=yes -o ConnectTimeout=10 "$host" "cd $PWD && test -f $RECIPE && test -x $ENVIRONMENT_PYTHON" </dev/null ||
+            fail "$host: no ssh without a password, or it lacks $PWD, $RECIPE or $ENVIRONMENT_PYTHON" \
                 "ssh $host must work by itself, and every machine needs the same paths"
     done
 }
 
-read_arguments "--hostfile --master_addr --master_port" "$@"
+read_arguments "--hostfile --master_addr --master_port --restarts --no_ssh --node_rank" "$@"
 [[ -n $HOSTFILE ]] || fail "no hostfile was given" "add --hostfile FILE, with a line 'name slots=GPUS' per machine"
 MEND="write it into the recipe, or give it a plain value (letters, digits and _ . / : = , @ + -)"
 for argument in "$RECIPE" "$STAGE" "$MASTER_ADDR_OPTION" "${PASSED[@]}"; do
     check_plain "argument" "$argument" "$MEND"
 done
-find_deepspeed
+find_programs
 check_plain "the directory" "$PWD" "work in a directory with a plain name"
-check_plain "the environment" "$DEEPSPEED_PYTHON" "put it into a directory with a plain name"
+check_plain "the environment" "$ENVIRONMENT_PYTHON" "put it into a directory with a plain name"
 check_hostfile
 check_environment
-[[ -n $DRY_RUN ]] || check_machines
 
-# --force_multi: a list of one machine, which need not be this one, goes through pdsh too.
-COMMAND=(deepspeed --hostfile "$HOSTFILE" --launcher pdsh --force_multi)
+if [[ -n $NO_SSH ]]; then
+    [[ -n $NODE_RANK && -n $MASTER_ADDR_OPTION ]] || fail "--no_ssh needs --node_rank and --master_addr" \
+        "--node_rank is this machine's place in $HOSTFILE, from 0; --master_addr the first one's address"
+    ((NODE_RANK < ${#HOSTS[@]})) || fail "--node_rank is $NODE_RANK, and $HOSTFILE names ${#HOSTS[@]} machines" "count from 0"
+    COMMAND=(deepspeed --hostfile "$HOSTFILE" --no_ssh --node_rank "$NODE_RANK")
+else
+    [[ -z $NODE_RANK ]] || fail "--node_rank goes with --no_ssh" "leave it out: pdsh numbers the machines"
+    [[ -n $DRY_RUN ]] || check_machines
+    # --force_multi: a list of one machine, which need not be this one, goes through pdsh too.
+    COMMAND=(deepspeed --hostfile "$HOSTFILE" --launcher pdsh --force_multi)
+fi
 [[ -n $MASTER_ADDR_OPTION ]] && COMMAND+=(--master_addr "$MASTER_ADDR_OPTION")
 [[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
 COMMAND+=(--no_local_rank --module salad_ds "${WORK[@]}")
-launch
+launch_again

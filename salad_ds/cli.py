@@ -13,6 +13,7 @@ from salad_ds.config import Recipe, load_recipe
 from salad_ds.data.storage import use
 from salad_ds.environment import hush, prepare_environment
 from salad_ds.errors import SaladError
+from salad_ds.launched import adopt_rank
 
 CheckedVerb = Callable[[Recipe, argparse.Namespace], object]
 
@@ -23,10 +24,15 @@ def prepare(recipe: Recipe, arguments: argparse.Namespace) -> None:
     prepare(recipe, arguments.part)
 
 
-def synthesize(recipe: Recipe, _: argparse.Namespace) -> None:
+def synthesize(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    if arguments.selected:
+        from salad_ds.select.run import synthesize_selected
+
+        synthesize_selected(recipe, arguments.part)
+        return
     from salad_ds.synth.synthesize import synthesize
 
-    synthesize(recipe)
+    synthesize(recipe, arguments.part)
 
 
 def align(recipe: Recipe, arguments: argparse.Namespace) -> None:
@@ -60,15 +66,27 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 def evaluate(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.measure.run import evaluate_checkpoint
+    from salad_ds.evaluate.run import evaluate_checkpoint
 
     evaluate_checkpoint(recipe, arguments.checkpoint)
 
 
-def select(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.select.run import select_and_speak
+def select(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    from salad_ds.select.after import finish
+    from salad_ds.select.run import select, select_and_speak
 
-    select_and_speak(recipe)
+    if arguments.step:
+        select(recipe, arguments.step)
+        return
+    select_and_speak(recipe, arguments.part)
+    if (page := finish(recipe)) is not None and os.environ.get("RANK", "0") == "0":
+        print(f"look at it: {page.absolute().as_uri()}")
+
+
+def sweep(_: Recipe, arguments: argparse.Namespace) -> None:
+    from salad_ds.select.sweep import sweep
+
+    sweep(arguments.recipe, arguments.overrides)
 
 
 def report(recipe: Recipe, _: argparse.Namespace) -> None:
@@ -94,19 +112,22 @@ VERBS: dict[str, tuple[CheckedVerb, str]] = {
     "prepare": (prepare, "corpora → shards of speech and text"),
     "synthesize": (synthesize, "shards of text → shards of speech with word times"),
     "align": (align, "shards of speech → word times"),
-    "encode": (encode, "recordings → frames of the speech encoder, to train without audio"),
+    "encode": (encode, "recordings → frames of the encoder, to train without audio"),
     "precompute": (precompute, "what the teacher says about every text → teacher store"),
-    "train": (train, "one stage of training (--stage); for several GPUs see launchers/"),
+    "train": (train, "one stage (--stage); for several GPUs see launchers/"),
     "measure": (measure, "misalignment M and forgetting F of a student (--checkpoint)"),
-    "evaluate": (evaluate, "its accuracy in multiple choice, read and heard (--checkpoint)"),
-    "select": (select, "Stage II: clusters, their M, texts drawn from them and spoken"),
+    "evaluate": (evaluate, "accuracy in multiple choice, read and heard (--checkpoint)"),
+    "select": (select, "Stage II: clusters, their M, texts drawn and spoken; a page"),
+    "sweep": (sweep, "selections side by side: select.gamma=0,1,5 and the like"),
     "report": (report, "one page about everything that was measured"),
     "lint": (lint, "check shards, sidecars, teacher store; or any SHARDS"),
 }
 """Verbs that take a recipe, in the order of the road; ``lint`` stands beside it."""
 
 BESIDE = {
+    "sweep": VERBS["sweep"][1],
     "lint": VERBS["lint"][1],
+    "analyze": "what many runs say: M against data, accuracy against M and F",
     "generate": "what a student says after hearing a clip",
     "doctor": "what this machine can do, and how to mend what is missing",
 }
@@ -130,11 +151,14 @@ def parser() -> argparse.ArgumentParser:
         description=HEAD + listing(),
         epilog="More: salad-ds VERB --help. To begin: salad-ds run salad_ds/recipes/demo.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
-    top.add_argument("--version", action="version", version=f"salad-ds {__version__}")
+    top.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    top.add_argument("--version", action="version", version=f"salad-ds {__version__}", help=argparse.SUPPRESS)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog="salad-ds")
     for name, (_, told) in VERBS.items():
-        example = {"train": " --stage stage1", "measure": " --checkpoint init", "evaluate": " --checkpoint init"}
+        example = {"train": " --stage stage1", "measure": " --checkpoint init", "evaluate": " --checkpoint init",
+                   "sweep": " select.gamma=0,1,5 select.clusters=8,16"}  # fmt: skip
         verb = verbs.add_parser(
             name,
             description=f"{name}: {told}",
@@ -146,10 +170,14 @@ def parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # some launchers pass it
-        if name in ("prepare", "align"):
+        if name in ("prepare", "synthesize", "align", "select"):
             verb.add_argument(
                 "--part", default="", help="i/n, or auto: that of this rank or SLURM array task (default: of this rank)"
             )
+        if name == "synthesize":
+            verb.add_argument("--selected", action="store_true", help="speak what `select` has drawn instead")
+        if name == "select":
+            verb.add_argument("--step", default="", help="one step alone: embed, cluster, probe or sample")
         if name == "lint":
             verb.usage = "salad-ds lint RECIPE [key=value ...] | SHARDS ..."
             verb.add_argument("--max-bad-share", type=float, help="fail above it (default: data.max_bad_share)")
@@ -175,6 +203,14 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--max-new-tokens", type=int, default=40, help="at most so many tokens (default: 40)")
     verb.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verb = verbs.add_parser(
+        "analyze",
+        description=f"analyze: {BESIDE['analyze']}",
+        epilog="example: salad-ds analyze runs/alpha-0 runs/alpha-1 --out runs/analysis",
+    )
+    verb.add_argument("runs", nargs="+", help="work directories, or addresses of MLflow stores")
+    verb.add_argument("--out", default="runs/analysis", help="directory of the tables, pictures and page")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb = verbs.add_parser("doctor", description=f"doctor: {BESIDE['doctor']}")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
@@ -193,12 +229,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 130 interrupted, 141 nobody reads our output."""
+    """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 85 told to stop and can go on, 130 interrupted, 141
+    nobody reads our output."""
     chosen = parse(arguments)
     prepare_environment()
     if not chosen.debug:
         hush()
     try:
+        adopt_rank()
         if chosen.verb == "doctor":
             from salad_ds.doctor import run as examine
 
@@ -213,7 +251,17 @@ def main(arguments: list[str] | None = None) -> int:
 
             lint_shards([chosen.recipe, *chosen.overrides], chosen.max_bad_share, chosen.list)
             return 0
-        recipe = load_recipe(chosen.recipe, chosen.overrides)
+        if chosen.verb == "analyze":
+            from salad_ds.analyze.run import analyze_command
+
+            analyze_command(chosen.runs, chosen.out)
+            return 0
+        overrides = chosen.overrides
+        if chosen.verb == "sweep":  # what is swept has several values: the recipe itself is read without it
+            from salad_ds.select.sweep import values_of
+
+            overrides = [text for text in overrides if len(values_of(text)) == 1]
+        recipe = load_recipe(chosen.recipe, overrides)
         use(recipe.storage)
         VERBS[chosen.verb][0](recipe, chosen)
         return 0
@@ -223,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         rank = os.environ.get("RANK", "0")
         where = f"salad-ds {chosen.verb}" + (f" (rank {rank})" if rank != "0" else "")
         print(f"{where}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         print(f"\nsalad-ds {chosen.verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

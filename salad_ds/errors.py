@@ -13,6 +13,9 @@ class SaladError(Exception):
     ``what`` names the fault and the thing at fault (file, key, sample); ``mend`` says what to do about it.
     """
 
+    code = 1
+    """What the command line exits with."""
+
     def __init__(self, what: str, mend: str = "") -> None:
         self.what = what
         self.mend = mend
@@ -37,3 +40,10 @@ class StoreError(SaladError):
 
 class CheckpointError(SaladError):
     """A checkpoint that is damaged, missing, or made from another recipe."""
+
+
+class Stopped(SaladError):
+    """No fault: a job that was told to stop (SIGTERM, SIGUSR1) and wrote a checkpoint first. Its exit code asks to be
+    started again; launchers/slurm.sbatch does it."""
+
+    code = 85

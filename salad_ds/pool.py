@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -34,6 +37,16 @@ def begin_worker() -> None:
 def new_pool(workers: int) -> ProcessPoolExecutor:
     # spawn: a forked child inherits torch's threads in an unknown state
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+
+
+def worker_device() -> torch.device:
+    """Of this worker: the rank's GPU under a launcher, else the workers take the GPUs in turn."""
+    import torch  # after begin_worker
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = os.environ.get("LOCAL_RANK") or (multiprocessing.current_process()._identity or (1,))[0] - 1
+    return torch.device("cuda", int(place) % torch.cuda.device_count())
 
 
 def spread(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result | None]]:

@@ -15,11 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from salad_ds.config import Recipe
 from salad_ds.environment import PARENT, free_port
-from salad_ds.errors import SaladError
+from salad_ds.errors import SaladError, Stopped
 from salad_ds.files import read_json, write_json
 from salad_ds.progress import clock
+from salad_ds.select.stages import stages_on_selection
+from salad_ds.train.stop import StopRequests
 
 IDLE = 5.0
 """Seconds: a station that was done before takes less."""
@@ -70,25 +74,21 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
         return lambda: run_precompute(recipe, recipe_path, overrides, stage)
 
     def measure(checkpoint: str) -> Callable[[], object]:
-        def action() -> object:
-            from salad_ds.measure.run import measure_checkpoint
-
-            return measure_checkpoint(recipe, checkpoint)
-
-        return action
+        return lambda: run_measure(recipe, recipe_path, overrides, checkpoint)
 
     def evaluate(checkpoint: str) -> Callable[[], object]:
-        def action() -> object:
-            from salad_ds.measure.run import evaluate_checkpoint
-
-            return evaluate_checkpoint(recipe, checkpoint)
-
-        return action
+        return lambda: run_evaluate(recipe, recipe_path, overrides, checkpoint)
 
     def select() -> object:
         from salad_ds.select.run import select_and_speak
 
-        return select_and_speak(recipe)
+        select_and_speak(recipe)
+        return clusters()
+
+    def clusters() -> object:
+        from salad_ds.select.after import finish
+
+        return finish(recipe)
 
     def train(stage: str) -> Callable[[], object]:
         return lambda: launch_training(recipe, recipe_path, overrides, stage)
@@ -101,14 +101,15 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
         stations.append(("encode", encode))
 
     def examine(checkpoint: str) -> None:
-        if recipe.measure.speech:
+        if recipe.measure.speech or recipe.measure.sets:
             stations.append((f"measure {checkpoint}", measure(checkpoint)))
-        if recipe.evaluate.items:
+        if recipe.evaluate.tasks:
             stations.append((f"evaluate {checkpoint}", evaluate(checkpoint)))
 
     examine("init")
+    on_selection = stages_on_selection(recipe)
     for number, (name, stage) in enumerate(recipe.stages.items()):
-        if recipe.select.text and any(source.path.startswith(recipe.select.out + "/") for source in stage.sources):
+        if name in on_selection:
             stations.append(("select", select))
         if recipe.data.features == "cache" and number:  # what was selected since
             stations.append((f"encode {name}", encode))
@@ -116,6 +117,8 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
             stations.append((f"precompute {name}", precompute(name)))
         stations.append((f"train {name}", train(name)))
         examine(name)
+        if name in on_selection:
+            stations.append((f"clusters {name}", clusters))
     return stations
 
 
@@ -131,6 +134,36 @@ def run_precompute(recipe: Recipe, recipe_path: str, overrides: list[str], stage
     from salad_ds.teacher.precompute import precompute
 
     precompute(recipe)
+
+
+def run_measure(recipe: Recipe, recipe_path: str, overrides: list[str], checkpoint: str) -> None:
+    """M, F and words of a checkpoint: on the ranks of its stage if they have a GPU each, else in this process."""
+    if launch_examination(recipe, recipe_path, overrides, "measure", checkpoint):
+        return
+    from salad_ds.measure.run import measure_checkpoint
+
+    measure_checkpoint(recipe, checkpoint)
+
+
+def run_evaluate(recipe: Recipe, recipe_path: str, overrides: list[str], checkpoint: str) -> None:
+    """Benchmarks of a checkpoint: on the ranks of its stage if they have a GPU each, else in this process."""
+    if launch_examination(recipe, recipe_path, overrides, "evaluate", checkpoint):
+        return
+    from salad_ds.evaluate.run import evaluate_checkpoint
+
+    evaluate_checkpoint(recipe, checkpoint)
+
+
+def launch_examination(recipe: Recipe, recipe_path: str, overrides: list[str], verb: str, checkpoint: str) -> bool:
+    """The verb on the ranks of the checkpoint's stage (of the first one for ``init``), if they have a GPU each; False
+    where they have not: then this process, which has all cores, is as good."""
+    import torch
+
+    stage = recipe.stages.get(checkpoint) or next(iter(recipe.stages.values()), None)
+    if stage is None or stage.ranks < 2 or not torch.cuda.is_available():
+        return False
+    launch(recipe, stage.ranks, f"{verb} {checkpoint}", verb, recipe_path, *overrides, "--checkpoint", checkpoint)
+    return True
 
 
 def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stage: str) -> None:
@@ -150,7 +183,7 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
 def launch(recipe: Recipe, ranks: int, what: str, *arguments: str) -> None:
     """``deepspeed --num_gpus RANKS --module salad_ds ARGUMENTS``; its output passes through.
 
-    Raises SaladError naming ``what`` when the job fails.
+    Raises SaladError naming ``what`` when the job fails, Stopped when it or this process was told to stop.
     """
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.is_file():
@@ -182,12 +215,36 @@ def launch(recipe: Recipe, ranks: int, what: str, *arguments: str) -> None:
         environment["DS_ACCELERATOR"] = "cpu"
     if recipe.threads:
         environment["OMP_NUM_THREADS"] = str(recipe.threads)
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode:
+    with StopRequests() as stop:
+        job = subprocess.Popen(command, env=environment)
+        while (code := waited(job)) is None:
+            if stop.asked and not stop.agreed:
+                tell_ranks(job.pid)
+                stop.agreed = True
+    if stop.agreed or code == Stopped.code:
+        raise Stopped(f"{what} was told to stop", "the same command goes on where it stopped")
+    if code:
         raise SaladError(
-            f"{what} ended with exit code {done.returncode}",
-            "see its last lines above; the same command goes on where it stopped",
+            f"{what} ended with exit code {code}", "see its last lines above; the same command goes on where it stopped"
         )
+
+
+def tell_ranks(launcher: int) -> None:
+    """SIGTERM to the ranks below a launcher, not to itself: they write a checkpoint and end, and it with them. Told
+    itself, it would end at once, and take what time they need from them."""
+    for process in psutil.Process(launcher).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            parent = process.parent()
+            if "RANK" in process.environ() and parent is not None and "RANK" not in parent.environ():
+                process.terminate()
+
+
+def waited(job: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of ``job``, None if it does not end within half a second."""
+    try:
+        return job.wait(timeout=0.5)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 class Journal:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from salad_ds.environment import free_port
+from salad_ds.launched import meet
 
 PATIENCE = datetime.timedelta(days=7)
 """For groups of CPUs whose ranks finish at different times; a dead one is the launcher's to notice."""
@@ -32,16 +32,7 @@ def start_processes(timeout_minutes: float = 30.0) -> tuple[int, int, torch.devi
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for name, value in (
-        ("RANK", "0"),
-        ("LOCAL_RANK", "0"),
-        ("WORLD_SIZE", "1"),
-        ("MASTER_ADDR", "127.0.0.1"),
-        ("MASTER_PORT", "0"),
-    ):
-        os.environ.setdefault(name, value)
-    if os.environ["WORLD_SIZE"] == "1" and os.environ["MASTER_PORT"] == "0":
-        os.environ["MASTER_PORT"] = str(free_port())
+    meet()
     if not dist.is_initialized():
         deepspeed.init_distributed(
             dist_backend="nccl" if cuda else "gloo",

@@ -157,7 +157,7 @@ def test_what_must_be_given_is_named(tmp_path, key):
         (["model.encoder.kind=wav2vec"], "model.encoder.kind is 'wav2vec'"),
         (["model.dtype=float16"], "model.dtype is 'float16'"),
         (["model.attention=flash"], "model.attention is 'flash', not auto, sdpa, eager"),
-        (["synth.engine=kokoro"], "synth.engine is 'kokoro', not hibari or espeak"),
+        (["synth.engine=festival"], "synth.engine is 'festival', not hibari, kokoro, espeak, piper"),
         (["align.engine=mfa"], "align.engine is 'mfa', not pocketsphinx or ctc"),
         (["model.adapter.heads=7"], "model.adapter.width must be a multiple of heads"),
         (["select.policy=greedy"], "select.policy is 'greedy'"),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from salad_ds.audio import decode
 from salad_ds.cli import main
-from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig
+from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, SynthConfig
 from salad_ds.errors import CheckpointError, DataError, SaladError
 from salad_ds.generate import generate
 from salad_ds.model.build import build_student
@@ -52,7 +52,7 @@ def student(built, tmp_path_factory):
 def wav(tmp_path_factory):
     """A sentence, spoken, as a stereo WAV of 24 kHz."""
     path = tmp_path_factory.mktemp("clips") / "said.wav"
-    speech = load_engine("hibari").say("the market opens early in the morning", "heart", 0)
+    speech = load_engine(SynthConfig(engine="hibari")).say("the market opens early in the morning", "heart", 0)
     soundfile.write(path, np.stack([speech.wave, speech.wave], 1), speech.rate, subtype="PCM_16")
     return path
 

@@ -8,7 +8,6 @@ another engine wrote (a TTS that knows its own word times) are left alone.
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from salad_ds.align.spoken import SPOKEN
 from salad_ds.config import AlignConfig, Recipe
 from salad_ds.data import storage
 from salad_ds.data.parts import WHOLE, Part, part_of, ranks
@@ -26,7 +26,7 @@ from salad_ds.data.shard_set import ShardSet
 from salad_ds.data.word_times import Word, read_head, words_path, write_words
 from salad_ds.environment import cores
 from salad_ds.errors import DataError, RecipeError
-from salad_ds.pool import spread
+from salad_ds.pool import spread, worker_device
 from salad_ds.progress import Progress, clock
 
 ENGINES = ("pocketsphinx", "ctc")
@@ -90,14 +90,16 @@ def align(recipe: Recipe, part: str | Part = "") -> list[AlignReport]:
 
 
 def speech_directories(recipe: Recipe) -> list[Path]:
-    """The recipe's corpora that hold speech, and the speech that a stage names itself, where it is there already."""
+    """The recipe's corpora that hold speech; where they are there already, the speech that a stage names itself and our
+    own synthetic speech, which has word times unless its engine knows none."""
     found = dict.fromkeys(recipe.path(corpus.out) for corpus in recipe.corpora)
-    for stage in recipe.stages.values():
-        for source in stage.sources:
-            path = recipe.path(source.path)
-            names = storage.names_in(path, recipe.storage) if source.kind == "speech" else set()
-            if "manifest.json" in names or any(name.endswith(".tar") for name in names):
-                found.setdefault(path)
+    others = [source.path for stage in recipe.stages.values() for source in stage.sources if source.kind == "speech"]
+    others += [recipe.synthesize.out] if recipe.synthesize.text else []
+    others += [f"{recipe.select.out}/speech"] if recipe.select.text else []
+    for path in map(recipe.path, others):
+        names = storage.names_in(path, recipe.storage)
+        if "manifest.json" in names or any(name.endswith(".tar") for name in names):
+            found.setdefault(path)
     return [path for path in found if ShardSet.open(path).kind == "speech"]
 
 
@@ -113,7 +115,7 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
     shards = ShardSet.open(directory)
     if shards.kind != "speech":
         raise DataError(f"{directory} holds texts", "align speech")
-    settings = {"min_score": config.min_score, "max_seconds": config.max_seconds}
+    settings = {"min_score": config.min_score, "max_seconds": config.max_seconds, "spoken": SPOKEN}
     if config.engine == "ctc":
         settings["model"] = config.model
     mine = list(part.take(range(len(shards.shards))))
@@ -214,14 +216,6 @@ def default_workers(config: AlignConfig) -> int:
     if config.engine == "ctc" and (gpus := torch.cuda.device_count()):
         return 1 if "LOCAL_RANK" in os.environ else gpus
     return cores()
-
-
-def worker_device() -> torch.device:
-    """Of this worker: the rank's GPU under a launcher, else the workers take the GPUs in turn."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    place = os.environ.get("LOCAL_RANK") or (multiprocessing.current_process()._identity or (1,))[0] - 1
-    return torch.device("cuda", int(place) % torch.cuda.device_count())
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def align_text(text: str, duration: float, find: Callable[[list[str]], list[Segm
     best: tuple[float, list[list[str]], list[Segment]] | None = None
     english = is_english(language)
     for reading in READINGS if english and has_readings(text) else READINGS[:1]:
-        spoken = [spoken_words(word, reading) if english else plain_word(word) for word in written]
+        spoken = spoken_words(written, reading) if english else [plain_word(word) for word in written]
         words = [word for group in spoken for word in group]
         if not words:
             raise DataError("nothing is spoken", "remove the sample")

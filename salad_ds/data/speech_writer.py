@@ -6,7 +6,6 @@ tables of what was refused do not depend on the number of processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from salad_ds.data.ordered import in_order
 from salad_ds.data.parts import WHOLE, Part
 from salad_ds.data.shard_writer import ShardWriter, finished
 from salad_ds.data.utterances import Made, Refused, Task, Utterance, join, make, sound
-from salad_ds.environment import cores
+from salad_ds.environment import own_cores
 from salad_ds.progress import Progress, clock
 
 MOST_WORKERS = 8
@@ -57,7 +56,8 @@ def write_utterances(writer: ShardWriter, units: Iterable[Unit], join_seconds: f
     with Progress(label, total, "utterances", quiet=quiet) as progress:
         if most == 0:
             return
-        for item, made in in_order(make, tasks(writer, units, join_seconds), workers, own_cores(), is_ready):
+        todo = tasks(writer, units, join_seconds)
+        for item, made in in_order(make, todo, workers, min(own_cores(), MOST_WORKERS), is_ready):
             if isinstance(item, Refused):
                 refuse(writer, item)
                 progress.update(item.utterances)
@@ -97,9 +97,3 @@ def is_ready(item: Task | Refused) -> bool:
 
 def refuse(writer: ShardWriter, refused: Refused) -> None:
     (writer.reject if refused.bad else writer.leave_out)(refused.reason, refused.key, refused.detail)
-
-
-def own_cores() -> int:
-    """Processes for this part: the ranks that a launcher has started on this machine share its cores."""
-    beside = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
-    return min(max(cores() // max(int(beside), 1), 1), MOST_WORKERS)

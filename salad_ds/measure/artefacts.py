@@ -21,6 +21,8 @@ from salad_ds.config import Recipe
 from salad_ds.data.shards import ShardSet
 from salad_ds.environment import cores
 from salad_ds.errors import SaladError
+from salad_ds.evaluate.results import load, model_name, overall
+from salad_ds.evaluate.shown import counted
 from salad_ds.files import read_json, sha256_file
 from salad_ds.teacher.shard import open_shard
 
@@ -39,6 +41,8 @@ class StageLog:
     finished: bool
     skipped: list[str] = field(default_factory=list)
     """What was left out of its batches, in words: how often, why, which."""
+    probes: list[dict[str, float]] = field(default_factory=list)
+    """Rows of its probes.jsonl in step order."""
 
     @property
     def steps(self) -> int:
@@ -68,7 +72,14 @@ class Run:
     recipe: Recipe
     checkpoints: list[str]
     measure: dict[str, dict[str, Any]] = field(default_factory=dict)
+    words: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Word prediction, by checkpoint."""
+    sets: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """The further corpora that were measured: set → checkpoint → result."""
     evaluate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Multiple choice, by model (evaluate/results.py, ``overall``); the summary of each task below ``tasks``."""
+    models: list[str] = field(default_factory=list)
+    """Those that the recipe evaluates, in the order in which they are shown."""
     logs: dict[str, StageLog] = field(default_factory=dict)
     clusters: list[dict[str, Any]] = field(default_factory=list)
     probes: list[dict[str, Any]] = field(default_factory=list)
@@ -95,8 +106,12 @@ def read_run(recipe: Recipe) -> Run:
     for checkpoint in run.checkpoints:
         read_result(run, run.measure, f"measure/{checkpoint}.json", checkpoint, "M, its controls, F and L_DIST",
                     ("misalignment", "forgetting", "distillation"))
-        read_result(run, run.evaluate, f"evaluate/{checkpoint}.json", checkpoint, "text and speech accuracy",
-                    ("text", "speech", "gap"))
+        if recipe.measure.words:
+            read_detail(run, run.words, f"measure/{checkpoint}/words.json", checkpoint, "the words predicted by")
+        for one in recipe.measure.sets:
+            results = run.sets.setdefault(one.name, {})
+            read_detail(run, results, f"measure/{checkpoint}/{one.name}.json", checkpoint, f"M and F on {one.name} of")
+    read_evaluations(run)
     for name, stage in recipe.stages.items():
         read_log(run, name, stage.steps)
     if recipe.select.text:
@@ -121,7 +136,7 @@ def take(run: Run, name: str, told: str) -> Path | None:
 
 def read_result(run: Run, into: dict[str, dict[str, Any]], name: str, checkpoint: str, told: str,
                 parts: tuple[str, ...]) -> None:
-    """A measure or evaluate file: refused by name if it is about another checkpoint or a number is not finite."""
+    """A measure file: refused by name if it is about another checkpoint or a number is not finite."""
     path = take(run, name, f"{told} of {checkpoint}")
     if path is None:
         return
@@ -138,10 +153,51 @@ def read_result(run: Run, into: dict[str, dict[str, Any]], name: str, checkpoint
         run.problems.append(f"{name} cannot be used: {error!s}")
 
 
-def read_log(run: Run, stage: str, planned: int) -> None:
-    path = take(run, f"{stage}/log.jsonl", f"the training curves of {stage}")
+def read_evaluations(run: Run) -> None:
+    """Every model's answers to every task of the recipe; what is not finished is a problem with its count."""
+    settings = run.recipe.evaluate
+    if not settings.tasks:
+        return
+    others = [model_name(entry) for entry in settings.models if entry != "student"]
+    references = [name for name in others if name in ("base", "cascade")]
+    students = run.checkpoints if "student" in settings.models else []
+    run.models = [*references, *students, *(name for name in others if name not in references)]
+    for model in run.models:
+        found = {}
+        for task in settings.tasks:
+            name = f"evaluate/{model}/{task.name}.json"
+            path = take(run, name, f"the accuracy of {model} on {task.name}")
+            if path is None:
+                continue
+            try:
+                one = load(path)
+                if one["model"] != model or one["task"] != task.name:
+                    raise ValueError(f"it is about {one['model']!r} on {one['task']!r}")
+                if not one["complete"]:
+                    run.problems.append(f"{model} on {task.name}: {counted(one)}")
+                found[task.name] = one
+            except (SaladError, KeyError, TypeError, ValueError) as error:
+                run.problems.append(f"{name} cannot be used: {error!s}")
+        if any(one["items"] for one in found.values()):
+            run.evaluate[model] = overall(found, settings.seed)
+
+
+def read_detail(run: Run, into: dict[str, dict[str, Any]], name: str, checkpoint: str, told: str) -> None:
+    """A file of measure/<checkpoint>/: refused by name if it is about another checkpoint or holds nothing."""
+    path = take(run, name, f"{told} {checkpoint}")
     if path is None:
         return
+    try:
+        result = read_json(path)
+        if result["schema"] != 1 or result["checkpoint"] != checkpoint or not isinstance(result["overall"], dict):
+            raise ValueError(f"it is about checkpoint {result['checkpoint']!r}")
+        into[checkpoint] = result
+    except (SaladError, KeyError, TypeError, ValueError) as error:
+        run.problems.append(f"{name} cannot be used: {error!s}")
+
+
+def read_steps(run: Run, name: str, path: Path) -> list[dict[str, float]]:
+    """The numbers of a file with a line per step, in their order; lines that cannot be read are counted."""
     rows: dict[int, dict[str, float]] = {}
     torn = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -152,10 +208,20 @@ def read_log(run: Run, stage: str, planned: int) -> None:
         except (ValueError, KeyError, TypeError):
             torn += 1
     if torn:
-        run.problems.append(f"{stage}/log.jsonl: {torn} line(s) cannot be read and are left out")
-    if rows:
-        ordered = [rows[step] for step in sorted(rows)]
+        run.problems.append(f"{name}: {torn} line(s) cannot be read and are left out")
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_log(run: Run, stage: str, planned: int) -> None:
+    path = take(run, f"{stage}/log.jsonl", f"the training curves of {stage}")
+    if path is None:
+        return
+    ordered = read_steps(run, f"{stage}/log.jsonl", path)
+    if ordered:
         run.logs[stage] = StageLog(ordered, planned, ordered[-1]["step"] >= planned)
+        if run.recipe.stages[stage].probe_every:
+            probes = take(run, f"{stage}/probes.jsonl", f"M and F during {stage}")
+            run.logs[stage].probes = read_steps(run, f"{stage}/probes.jsonl", probes) if probes is not None else []
         if ordered[-1]["step"] < planned:
             run.problems.append(f"{stage} stopped after step {int(ordered[-1]['step'])} of {planned}")
         done = path.with_name("done.json")

@@ -9,51 +9,42 @@ every position whose next token is text (SALAD, arXiv 2510.13632; nats, divided 
 
 M is measured three times: with the right speech, with another utterance's in its place (same length), and with silence.
 A student that hears has the first well below the other two; one that ignores what it is given has all three alike.
+
+Here they are computed, for some utterances; sets.py measures corpora, train/probes.py measures within training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from salad_ds.config import Recipe, SourceConfig
-from salad_ds.data.collate import Sequence, collate
-from salad_ds.data.features import require_features, wanted_format
-from salad_ds.data.order import permuted, stable_seed
-from salad_ds.data.plan import Planner
+from salad_ds.config import Recipe, SourceConfig, plain
+from salad_ds.data.collate import MicroBatch, Sequence, collate
 from salad_ds.data.shards import ShardSet
-from salad_ds.distill import DenseTargets, fused_linear_distill
-from salad_ds.errors import CheckpointError, DataError
-from salad_ds.files import digest_of, read_json, write_json
-from salad_ds.measure.statistics import ratio
-from salad_ds.model.build import require_recipe
+from salad_ds.distill import DenseTargets, HiddenTargets, fused_linear_distill
+from salad_ds.errors import CheckpointError
+from salad_ds.files import digest_of
+from salad_ds.measure.blocks import BlockFile, Row, device_of, run_blocks
+from salad_ds.measure.sequences import Block, Item, Order, Told, heard_targets, planner_for, silent
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
-from salad_ds.progress import Progress
-from salad_ds.teacher.forward import check_tokenizer, default_device
 from salad_ds.teacher.identity import remembered_sha256, teacher_identity
 from salad_ds.teacher.live import LiveTeacher, lone_teacher
-from salad_ds.text import tokenizer_identity
-from salad_ds.train.tracking import open_tracker
+from salad_ds.teacher.ranks import Ranks
 
-SCHEMA = 1
-DRAWS = 8
-"""Interleavings tried for an utterance."""
-QUANTITIES = ("misalignment", "misalignment_wrong_speech", "misalignment_silence", "forgetting", "distillation")
-
-
-Loader = Callable[[], tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]]
+Ask = Callable[[list[Sequence]], tuple[MicroBatch, Tensor]]
+"""Sequences → their micro-batch (a row each) and the [N, H] hidden states at its text targets."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """Sums over the ``tokens`` text targets of one utterance, nats. ``heard``: targets that have speech before them."""
+    """Sums over the ``tokens`` text targets of one utterance, nats. ``heard``: targets that have speech before them.
+    A control that was not run is NaN."""
 
     key: str
     tokens: int
@@ -65,258 +56,163 @@ class Utterance:
     distillation: float
 
 
-def measure(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dict[str, Any]:
-    """Measure one student on the recipe's held-out speech; writes, tracks and returns ``measure/<checkpoint>.json``.
+@dataclass(frozen=True)
+class Head:
+    """A student's output layer, whole: ``weight`` [V, H]; logits are ``cap(scale · hidden @ weight.T)``."""
 
-    ``load`` builds the student when it is needed; ``identity`` names its weights: a measurement of the same weights on
-    the same data is not repeated.
-    """
-    settings, path = recipe.measure, recipe.path(f"measure/{checkpoint}.json")
-    made_from = {
-        "student": identity,
-        "settings": recipe.digest("measure", "data", "model"),
-        "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
-        "speech": ShardSet.open(recipe.path(settings.speech)).identity(),
-    }
-    if path.is_file() and read_json(path).get("made_from") == made_from:
-        return read_json(path)
-    with open_tracker(recipe, f"measure-{checkpoint}") as tracker:
-        result = {"schema": SCHEMA, "checkpoint": checkpoint, "made_from": made_from, **fresh(recipe, checkpoint, load)}
-        write_json(path, result)
-        tracker.metrics({name: result[name]["mean"] for name in QUANTITIES})
-        tracker.artifact(path)
-    return result
+    weight: Tensor
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def says(self, hidden: Tensor) -> HiddenTargets:
+        """The distributions at ``hidden`` [N, H], as something to be compared with."""
+        return HiddenTargets(hidden, self.weight, self.scale, self.softcap)
+
+    def kl(self, truth: HiddenTargets | DenseTargets, hidden: Tensor) -> Tensor:
+        """[N] KL(truth ‖ the distribution at ``hidden``), nats, float32."""
+        return fused_linear_distill(
+            hidden, self.weight, truth, logit_scale=self.scale, logit_softcap=self.softcap
+        ).kl
 
 
-def fresh(recipe: Recipe, checkpoint: str, load: Loader) -> dict[str, Any]:
-    """The measurement itself."""
-    settings = recipe.measure
-    source = SourceConfig(kind="speech", path=settings.speech)
-    model, tokenizer = load()
-    require_recipe(model, tokenizer, recipe.model)
-    check_tokenizer(recipe.teacher.llm or recipe.model.llm, tokenizer_identity(tokenizer))
-    planner = planner_for(recipe, [source], model, tokenizer)
-    sequences = held_out_sequences(planner, settings.items, settings.seed)
-    if not sequences:
-        raise DataError(
-            f"no utterance of {recipe.path(settings.speech)} can be measured"
-            + (f": {planner.skipped}" if planner.skipped.counts else ""),
-            "measure longer utterances, or align them first",
-        )
-    teacher = lone_teacher(recipe, next(model.parameters()).device)
-    records = divergences(model, teacher, sequences, settings.batch, f"measure {checkpoint}")
-    return {
-        **summary(records),
-        "definition": {
-            "unit": "nats per predicted text token",
-            "se": "standard error over utterances (ratio estimator)",
-            "wrong_speech": "the next utterance's speech, cut or repeated to the same length",
-            "silence": "zeros of the same length",
-        },
-        "skipped": dict(planner.skipped.counts),
-        "utterances": [vars(record) for record in records],
-    }
+def head_of(model: SaladForConditionalGeneration) -> Head:
+    """The output layer of a student whose weights are whole."""
+    head = model.get_output_embeddings()
+    return Head(head.weight, head.logit_scale, head.logit_softcap)
 
 
-def planner_for(
-    recipe: Recipe,
-    sources: list[SourceConfig],
-    model: SaladForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Planner:
-    """A planner with the arithmetic of this student's encoder and adapter, and with cached frames where the recipe asks
-    for them."""
-    cached = wanted_format(model.encoder, recipe.data)  # type: ignore[arg-type]
-    if cached is not None:
-        require_features([recipe.path(source.path) for source in sources], cached)
-    return Planner(sources, recipe.path, recipe.data, tokenizer, model.hearing, cached)
+@dataclass(frozen=True)
+class States:
+    """[N, H] hidden states of a student at the N text targets of the same utterances, under every condition. ``batch``:
+    the utterances as they are heard; None: a control that was not run."""
+
+    batch: MicroBatch
+    reading: Tensor
+    right: Tensor
+    wrong: Tensor | None
+    silence: Tensor | None
 
 
-def held_out_sequences(planner: Planner, items: int, seed: int) -> list[Sequence]:
-    """Up to ``items`` interleaved utterances that have a text target behind some speech, in a seeded order.
-
-    A short utterance whose interleaving ends in speech, or has none, is drawn again up to DRAWS times.
-    """
-    size = len(planner.shards[0])
-    chosen: list[Sequence] = []
-    for i in range(size):
-        index = permuted(i, size, stable_seed(seed, "measure"))
-        for draw in range(DRAWS):
-            plan = planner.plan(0, draw, index, stable_seed(seed, "measure"))
-            if plan is None or heard_targets(plan.pieces):
-                break
-        if plan is None or not heard_targets(plan.pieces):
-            continue
-        sequence = planner.load(plan)
-        if sequence is not None:
-            chosen.append(sequence)
-        if len(chosen) == items:
-            break
-    return chosen
+def states_of(ask: Ask, items: list[Item], wrong: bool = True, silence: bool = True) -> States:
+    """What the student makes of the texts, of the right speech and of the controls."""
+    own = [item.sequence for item in items]
+    batch, right = ask(own)
+    text, read = ask([sequence.as_text() for sequence in own])
+    # As text every row 0, 1, 2, … of a sequence is predicted: sequence s begins where the ones before it end.
+    counts = [int((text.target_owner == i).sum()) for i in range(len(items))]
+    begins = torch.tensor([0, *np.cumsum(counts)[:-1]])
+    reading = read[(begins[batch.target_owner] + batch.target_rows).to(read.device)]
+    return States(batch, reading, right, ask([item.wrong for item in items])[1] if wrong else None,
+                  ask([silent(sequence) for sequence in own])[1] if silence else None)  # fmt: skip
 
 
-def heard_targets(pieces: list[Any]) -> int:
-    """Text targets with speech somewhere before them."""
-    spoken = next((i for i, piece in enumerate(pieces) if piece.speech), len(pieces))
-    return sum(piece.last - piece.first for piece in pieces[spoken:] if not piece.speech)
+def plainly(model: SaladForConditionalGeneration) -> Ask:
+    """Ask a student whose weights lie whole on one device."""
+
+    def ask(sequences: list[Sequence]) -> tuple[MicroBatch, Tensor]:
+        batch = collate([[sequence] for sequence in sequences], model.config.start_token_id)
+        here = batch.to(next(model.parameters()).device)
+        return batch, model(**here.model_inputs(), features=model.encoder.hear(here)).hidden  # type: ignore[operator]
+
+    return ask
 
 
+@torch.no_grad()
 def divergences(
     model: SaladForConditionalGeneration,
     teacher: LiveTeacher,
-    sequences: list[Sequence],
+    items: list[Item],
     batch: int,
-    label: str,
     controls: bool = True,
 ) -> list[Utterance]:
-    """M (with its controls), F and L of every sequence. Without ``controls`` those are NaN and cost nothing."""
-    records: list[Utterance] = []
-    others = wrong_speech(sequences)
+    """M (with its controls), F and L of every utterance. Without ``controls`` those are NaN and cost nothing."""
     model.eval()
-    with Progress(label, len(sequences), "utterance") as progress:
-        for begin in range(0, len(sequences), batch):
-            part = sequences[begin : begin + batch]
-            swapped = others[begin : begin + batch]
-            with torch.no_grad():
-                records += _batch(model, teacher, part, swapped, controls)
-            progress.update(len(part))
+    ask, head, records = plainly(model), head_of(model), []
+    for begin in range(0, len(items), batch):
+        part = items[begin : begin + batch]
+        states = states_of(ask, part, controls, controls)
+        truth = teacher.targets(states.batch.teacher_requests()).to(head.weight.device)
+        records += compare(states, head, truth, [item.sequence for item in part])
     return records
 
 
-def _batch(
-    model: SaladForConditionalGeneration,
-    teacher: LiveTeacher,
-    part: list[Sequence],
-    swapped: list[Sequence],
-    controls: bool,
+def compare(
+    states: States, head: Head, truth: HiddenTargets | DenseTargets, sequences: list[Sequence]
 ) -> list[Utterance]:
-    spoken = collate([[sequence] for sequence in part], model.config.start_token_id)
-    owner, rows = spoken.target_owner, spoken.target_rows
-    weight = model.get_output_embeddings().weight
-    reading, hearing = text_hidden(model, part, owner, rows), hidden_states(model, part)
-
-    def kl(p: DenseTargets | Any, hidden: Tensor) -> Tensor:
-        head = model.get_output_embeddings()
-        return fused_linear_distill(
-            hidden, weight, p, logit_scale=head.logit_scale, logit_softcap=head.logit_softcap
-        ).kl
-
-    student = DenseTargets(model.logits(reading).log_softmax(-1))
-    truth = teacher.targets(spoken.teacher_requests()).to(weight.device)
+    """The sums of each utterance. ``truth``: what the teacher says at the targets."""
+    student, owner = head.says(states.reading), states.batch.target_owner
     blank = torch.full((len(owner),), float("nan"))
     values = {
-        "misalignment": kl(student, hearing),
-        "misalignment_wrong_speech": kl(student, hidden_states(model, swapped)) if controls else blank,
-        "misalignment_silence": kl(student, hidden_states(model, [silent(sequence) for sequence in part]))
-        if controls
-        else blank,
-        "forgetting": kl(truth, reading),
-        "distillation": kl(truth, hearing),
+        "misalignment": head.kl(student, states.right),
+        "misalignment_wrong_speech": blank if states.wrong is None else head.kl(student, states.wrong),
+        "misalignment_silence": blank if states.silence is None else head.kl(student, states.silence),
+        "forgetting": head.kl(truth, states.reading),
+        "distillation": head.kl(truth, states.right),
     }
+    values = {name: value.double().cpu() for name, value in values.items()}
     return [
         Utterance(
             sequence.key,
             int((owner == i).sum()),
             heard_targets(sequence.pieces),
-            **{name: float(value[owner == i].double().sum()) for name, value in values.items()},
+            **{name: float(value[owner == i].sum()) for name, value in values.items()},
         )
-        for i, sequence in enumerate(part)
+        for i, sequence in enumerate(sequences)
     ]
 
 
-def hidden_states(model: SaladForConditionalGeneration, part: list[Sequence]) -> Tensor:
-    """[N, H] at the text targets of interleaved sequences, one row of the batch each."""
-    batch = collate([[sequence] for sequence in part], model.config.start_token_id).to(next(model.parameters()).device)
-    return model(**batch.model_inputs(), features=model.encoder.hear(batch)).hidden  # type: ignore[operator]
-
-
-def text_hidden(model: SaladForConditionalGeneration, part: list[Sequence], owner: Tensor, rows: Tensor) -> Tensor:
-    """[N, H] of the student reading the same texts, at the rows that the interleaved sequences predict."""
-    batch = collate([[sequence.as_text()] for sequence in part], model.config.start_token_id).to(
-        next(model.parameters()).device
-    )
-    hidden = model(**batch.model_inputs()).hidden
-    # As text every row 0, 1, 2, … of a sequence is predicted: sequence s begins where the ones before it end.
-    begins = torch.tensor([0, *np.cumsum([int((batch.target_owner == i).sum()) for i in range(len(part))])[:-1]])
-    return hidden[begins[owner] + rows]
-
-
-def wrong_speech(sequences: list[Sequence]) -> list[Sequence]:
-    """Each sequence with the speech of the next one in place of its own, repeated or cut to the same lengths.
-
-    Where spans are slices of an encoding it is the other's frames that are repeated or cut: the same whether they are
-    cached or come from its sound.
-    """
-    swapped = []
-    for i, sequence in enumerate(sequences):
-        donor = next(
-            (other for other in sequences[i + 1 :] + sequences[:i] if heard(other) and other.ids != sequence.ids),
-            sequence,
-        )
-        if sequence.frames:
-            changed = replace(sequence, frames=instead(donor.frames, sequence.frames))
-        elif sequence.slices:
-            changed = replace(
-                sequence, waves=donor.waves, slices=instead(donor.slices, sequence.slices), samples=donor.samples
-            )
-        else:
-            changed = replace(sequence, waves=instead(donor.waves, sequence.waves))
-        swapped.append(changed)
-    return swapped
-
-
-def heard(sequence: Sequence) -> bool:
-    """Whether it has any speech."""
-    return bool(sequence.waves or sequence.frames)
-
-
-def instead(other: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
-    """The arrays of ``other``, one behind the other and again from the beginning, cut to the lengths of ``own``."""
-    whole, ends = np.concatenate(other), np.cumsum([0] + [len(part) for part in own])
-    return [np.take(whole, np.arange(a, b), axis=0, mode="wrap") for a, b in zip(ends[:-1], ends[1:], strict=True)]
-
-
-def silent(sequence: Sequence) -> Sequence:
-    """The sequence with silence in place of its sound: of each span, or of the recording that spans are slices of."""
-    if sequence.slices:
-        return replace(sequence, waves=[np.zeros(sequence.samples, np.float32)], frames=[])
-    return replace(sequence, waves=[np.zeros_like(wave) for wave in sequence.waves])
-
-
-def summary(records: list[Utterance]) -> dict[str, Any]:
-    """Every quantity per text target with its standard error; the paired differences that tell whether speech is used;
-    M over the targets behind speech only (before the first speech span M is zero by definition)."""
-    tokens = np.array([record.tokens for record in records], dtype=float)
-    heard = np.array([record.heard for record in records], dtype=float)
-    sums = {name: np.array([getattr(record, name) for record in records]) for name in QUANTITIES}
-    result: dict[str, Any] = {
-        "items": len(records),
-        "tokens": int(tokens.sum()),
-        "tokens_after_speech": int(heard.sum()),
-    }
-    result |= {name: ratio(sums[name], tokens) for name in QUANTITIES}
-    result["misalignment_after_speech"] = ratio(sums["misalignment"], heard)
-    for control in ("wrong_speech", "silence"):
-        gain = sums[f"misalignment_{control}"] - sums["misalignment"]
-        result[f"speech_gain_over_{control.removesuffix('_speech')}"] = ratio(gain, tokens)
-    return result
+@torch.no_grad()
+def forgettings(
+    model: SaladForConditionalGeneration, teacher: LiveTeacher, sequences: list[Sequence], batch: int
+) -> list[tuple[int, float]]:
+    """(text targets, sum of KL(Q ‖ P) over them) of every text: F where there is no speech."""
+    model.eval()
+    ask, head, found = plainly(model), head_of(model), []
+    for begin in range(0, len(sequences), batch):
+        spoken, hidden = ask(sequences[begin : begin + batch])
+        truth = teacher.targets(spoken.teacher_requests()).to(head.weight.device)
+        kl, owner = head.kl(truth, hidden).double().cpu(), spoken.target_owner
+        found += [(int((owner == i).sum()), float(kl[owner == i].sum())) for i in range(len(spoken.texts))]
+    return found
 
 
 def misalignment_of_shards(recipe: Recipe, checkpoint_dir: Path, shard_dir: Path) -> list[dict[str, Any]]:
     """The distillation loss L of a student on every utterance of a shard directory, as Stage II's probe needs it.
 
-    One dictionary per utterance: ``key``, ``m`` (nats per text target) and ``tokens`` (how many those are).
+    One dictionary per utterance: ``key``, ``m`` (nats per text target) and ``tokens`` (how many those are). Under a
+    launcher every rank calls this, measures its share and returns all. What is measured is kept beside the shards, so
+    that a killed run goes on.
     """
-    model, tokenizer = load_student(str(checkpoint_dir))
-    model.to(default_device())
     recipe = replace(recipe, data=replace(recipe.data, features="audio"))  # new speech, heard once: nothing to cache
-    planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(shard_dir.resolve()))], model, tokenizer)
-    sequences = held_out_sequences(planner, len(planner.shards[0]), recipe.select.seed)
-    teacher = lone_teacher(recipe, next(model.parameters()).device)
-    records = divergences(model, teacher, sequences, recipe.measure.batch, "probe", controls=False)
-    return [
-        {"key": record.key, "m": record.distillation / record.tokens, "tokens": record.tokens} for record in records
-    ]
+    settings, batch = recipe.select, recipe.measure.batch
+    with Ranks() as ranks:
+        made_from = ranks.first(lambda: {
+            "student": weights_identity(checkpoint_dir),
+            "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
+            "speech": ShardSet.open(shard_dir).identity(),
+            "settings": what_counts(recipe, settings.seed),
+        })  # fmt: skip
+        file = BlockFile(shard_dir.parent / f"measured-{digest_of(made_from)[:12]}.rows.jsonl", made_from)
+        device = device_of(ranks)
+        model, tokenizer = load_student(str(checkpoint_dir))
+        model.to(device)
+        planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(shard_dir.resolve()))], model, tokenizer)
+        teacher, order = lone_teacher(recipe, device), Order(planner, settings.seed)
+
+        def work(block: Block) -> tuple[list[Row], Told]:
+            items, unheard = order.items(block, controls=False)
+            return [asdict(one) for one in divergences(model, teacher, items, batch, controls=False)], unheard
+
+        run_blocks(ranks, file, order, 0, work, "probe", recipe.data.max_bad_share)
+        rows = ranks.first(lambda: [(row["key"], row["distillation"], row["tokens"]) for row in file.rows()])
+    return [{"key": key, "m": total / tokens, "tokens": tokens} for key, total, tokens in rows]
+
+
+def what_counts(recipe: Recipe, *others: Any) -> str:
+    """Digest of the settings that a measured utterance depends on: how it is cut and heard, not how it is read."""
+    reading = ("workers", "prefetch", "max_bad_share", "shuffle_shards")
+    data = {key: value for key, value in plain(recipe.data).items() if key not in reading}
+    return digest_of([plain(recipe.model), data, *others])
 
 
 def weights_identity(directory: Path) -> str:

@@ -1,10 +1,13 @@
 """The pieces of the report's page: escaped text, tables, tiles, figures, and the frame around them.
 
-The page needs no network and no script: styles, figures and audio are inside it; its content policy forbids the rest.
+A page needs no network: styles, figures and audio are inside it, and its script where it has one (the report has none).
+Its content policy forbids the rest.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -95,14 +98,20 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
     return f'<dl class="facts">{cells}</dl>\n'
 
 
-def page(title: str, head: str, sections: Sequence[tuple[str, str, str]], foot: str) -> str:
-    """The document: ``head`` (HTML of the header), sections (anchor, title, HTML), foot."""
-    style = (resources.files("salad_ds.measure") / "page.css").read_text(encoding="utf-8")
+def page(title: str, head: str, sections: Sequence[tuple[str, str, str]], foot: str, style: str = "",
+         script: str = "") -> str:
+    """The document: ``head`` (HTML of the header), sections (anchor, title, HTML), foot. ``style`` comes behind the
+    common one; no other script than exactly ``script`` can run."""
+    style = (resources.files("salad_ds.measure") / "page.css").read_text(encoding="utf-8") + style
+    policy, last = POLICY, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, last = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>\n"
     links = "".join(f'<li><a href="#{anchor}">{name}</a></li>' for anchor, name, _ in sections)
     body = "".join(section(*one) for one in sections)
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
             f"<style>\n{style}</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#content\">Skip to the content</a>\n"
             f'<header>{head}<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
-            f'<main id="content">\n{body}</main>\n<footer><p>{foot}</p></footer>\n</body>\n</html>\n')
+            f'<main id="content">\n{body}</main>\n<footer><p>{foot}</p></footer>\n{last}</body>\n</html>\n')

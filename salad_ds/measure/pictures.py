@@ -127,21 +127,24 @@ def divergences(run: Run) -> str:
 
 def accuracies(run: Run) -> str:
     """Accuracy on the same items written and spoken, with 95 % intervals, and chance."""
-    names = [name for name in run.checkpoints if name in run.evaluate]
+    names = [name for name in run.models if name in run.evaluate]
     chance = float(run.evaluate[names[-1]]["chance"])
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
-        height = len(names)
+        height, told = len(names), set[str]()
         for row, name in enumerate(names):
             y = height - 1 - row
             result = run.evaluate[name]
             for offset, part, color, marker in ((0.14, "text", "blue", "o"), (-0.14, "speech", "orange", "s")):
+                if part not in result:  # the base LLM does not hear
+                    continue
                 value, (low, high) = result[part]["accuracy"], result[part]["ci"]
                 axes.plot([low, high], [y + offset] * 2, color=ROLES[color], linewidth=2.6, alpha=0.45)
                 axes.plot([value], [y + offset], color=ROLES[color], marker=marker, markersize=8, linestyle="none",
                           markeredgecolor=ROLES["paper"], markeredgewidth=0.8,
-                          label={"text": "written", "speech": "spoken"}[part] if row == 0 else None)
+                          label=None if part in told else {"text": "written", "speech": "spoken"}[part])
+                told.add(part)
                 axes.annotate(f"{value:.0%}", (high, y + offset), (6, 0), textcoords="offset points", va="center",
                               color=ROLES["muted"], fontsize=9)
         axes.axvline(chance, color=ROLES["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
@@ -157,7 +160,7 @@ def accuracies(run: Run) -> str:
         axes.set_xlabel("items answered correctly, with 95 % interval")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncol=2)
 
-    label = ("Accuracy on the same items written and spoken, per checkpoint, against chance. "
+    label = ("Accuracy on the same items written and spoken, per model, against chance. "
              "The numbers stand in the table below.")
     return svg(draw, (0.95 + 0.62 * len(names),) * 2, label, "accuracies")
 

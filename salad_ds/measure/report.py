@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from salad_ds.config import Recipe
+from salad_ds.evaluate.shown import counted
 from salad_ds.files import read_json, write_json, write_text
-from salad_ds.measure import sections
+from salad_ds.measure import sections, sections_speech, sections_understanding
 from salad_ds.measure.artefacts import Run, machine, read_run
 from salad_ds.measure.page import facts, page, text
 from salad_ds.measure.verdict import Verdict, judge
@@ -22,8 +23,8 @@ from salad_ds.progress import clock
 from salad_ds.train.tracking import open_command
 
 SCHEMA = 1
-PARTS = (("speech", "Does it use speech?", sections.speech),
-         ("understanding", "Written and spoken", sections.understanding),
+PARTS = (("speech", "Does it use speech?", sections_speech.speech),
+         ("understanding", "Written and spoken", sections_understanding.understanding),
          ("training", "Training", sections.training), ("selection", "Stage II", sections.selection),
          ("data", "Data", sections.data), ("limits", "What the numbers do not show", sections.limits),
          ("further", "Look further", sections.further))
@@ -62,10 +63,12 @@ def header(run: Run, verdict: Verdict, host: dict[str, Any], made: datetime) -> 
 def summary(run: Run, verdict: Verdict, host: dict[str, Any], made: datetime) -> dict[str, Any]:
     """The page's numbers as JSON: nothing that is not on it, null where a value is not a number."""
     drop = ("utterances", "rows", "made_from", "definition")
+    kept = {"measure": run.measure, "words": run.words, **{f"set {name}": one for name, one in run.sets.items()},
+            "evaluate": run.evaluate}
     results = {part: {name: {key: value for key, value in result.items() if key not in drop}
-                      for name, result in getattr(run, part).items()} for part in ("measure", "evaluate")}
+                      for name, result in found.items()} for part, found in kept.items()}
     training = {name: {"steps": log.steps, "planned": log.planned, "finished": log.finished, "first": log.rows[0],
-                       "last": log.rows[-1]} for name, log in run.logs.items()}
+                       "last": log.rows[-1], "probes": log.probes} for name, log in run.logs.items()}
     body = {"schema": SCHEMA, "recipe": run.recipe.name, "workdir": str(run.recipe.path(".").absolute()),
             "written": made.isoformat(), "machine": host, "verdict": verdict.as_json(), **results, "training": training,
             "selection": [{key: value for key, value in row.items() if key != "nearest"} for row in run.clusters],
@@ -98,7 +101,7 @@ def terminal_summary(recipe: Recipe) -> str:
                          f"L_DIST {measured['distillation']['mean']:.3f} (n = {measured['items']})")
         if (tested := body["evaluate"].get(name)) is not None:
             cells.append(f"written {tested['text']['accuracy']:.0%}, spoken {tested['speech']['accuracy']:.0%} "
-                         f"(n = {tested['items']})")
+                         f"(n = {counted(tested)})")
         lines.append(f"  {name:<8} {'; '.join(cells) or 'not measured'}")
     length = sections.spoken_length(sum(row["seconds"] for row in body["data"] if row["kind"] == "speech"))
     steps = sum(stage["steps"] for stage in body["training"].values())

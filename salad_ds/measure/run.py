@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe
 from salad_ds.errors import CheckpointError
-from salad_ds.measure.benchmarks import evaluate
-from salad_ds.measure.divergences import Loader, measure, weights_identity
+from salad_ds.measure.bench import Loader
+from salad_ds.measure.divergences import weights_identity
+from salad_ds.measure.sets import measure
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.teacher.forward import default_device
 from salad_ds.teacher.identity import teacher_identity
 from salad_ds.train.tracking import open_tracker
+from salad_ds.train.tracking import rank as tracking_rank
 
 
 def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
@@ -28,7 +31,7 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
 
         def fresh() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
             model, tokenizer = build_student(recipe.model)
-            return model.eval().to(default_device()), tokenizer
+            return model.eval().to(default_device(local_rank())), tokenizer
 
         return "init", fresh, f"init-{recipe.digest('model')}-{teacher_identity(recipe.model.llm)}"
     directory = recipe.path(checkpoint) / "model" if checkpoint in recipe.stages else Path(checkpoint)
@@ -46,29 +49,43 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
 
     def saved() -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
         model, tokenizer = load_student(str(directory))
-        return model.to(default_device()), tokenizer
+        return model.to(default_device(local_rank())), tokenizer
 
     return name, saved, identity
 
 
-def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
-    """M, F and the controls of one student: written to ``measure/<name>.json``, tracked, and printed."""
+def local_rank() -> int:
+    """Place of this process on its machine, under a launcher."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, dict[str, Any]]:
+    """M, F and the controls of one student, on every corpus that the recipe names, and its prediction of words: written
+    to ``measure/<name>.json`` and below ``measure/<name>/``, tracked, and printed. Returned by name."""
     name, load, identity = find_student(recipe, checkpoint)
-    result = measure(recipe, name, load, identity)
+    results = measure(recipe, name, load, identity)
+    if tracking_rank() == 0:
+        for one, result in results.items():
+            where = name if one == "speech" else f"{name}, {one}"
+            print(f"{where}: {words_of(result) if one == 'words' else numbers_of(result.get('overall', result))}")
+    return results
+
+
+def numbers_of(result: dict[str, Any]) -> str:
+    """M, F and the controls in a line."""
     shown = {"M": "misalignment", "wrong speech": "misalignment_wrong_speech", "silence": "misalignment_silence"}
     shown |= {"F": "forgetting", "L_DIST": "distillation"}
     numbers = ", ".join(f"{label} {result[key]['mean']:.4f} ± {result[key]['se']:.4f}" for label, key in shown.items())
-    print(f"{name}: {numbers}  (nats per text token, {result['items']} utterances)")
-    return result
+    return f"{numbers}  (nats per text token, {result['items']} utterances)"
 
 
-def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
-    """Accuracy of one student in text and speech: written to ``evaluate/<name>.json``, tracked, and printed."""
-    name, load, identity = find_student(recipe, checkpoint)
-    result = evaluate(recipe, name, load, identity)
-    counts = ", ".join(f"{part} {result[part]['correct']}/{result['items']}" for part in ("text", "speech"))
-    print(f"{name}: {counts}, gap {100 * result['gap']['mean']:.1f} points (chance {100 * result['chance']:.0f} %)")
-    return result
+def words_of(result: dict[str, Any]) -> str:
+    """The accuracy of the words behind a span, in a line."""
+    shown = {"reading": "reading", "right": "hearing", "wrong": "other speech", "silence": "silence"}
+    overall = result["overall"]
+    numbers = ", ".join(f"{label} {100 * overall['word'][key]['mean']:.1f} ± {100 * overall['word'][key]['se']:.1f} %"
+                        for key, label in shown.items())  # fmt: skip
+    return f"{numbers} of {overall['words']} words behind {result['spans']} spans"
 
 
 def write_report(recipe: Recipe, track: bool = True) -> None:

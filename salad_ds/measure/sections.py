@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from typing import Any
+from urllib.parse import quote
 
 from salad_ds.audio import decode
 from salad_ds.errors import SaladError
-from salad_ds.measure import pictures
+from salad_ds.evaluate.shown import counted
+from salad_ds.measure import pictures, pictures_speech
 from salad_ds.measure.artefacts import Run, StageLog, open_speech
 from salad_ds.measure.page import NOT_RUN, figure, interval, mean_se, number, percent, size, table, text, tile
 from salad_ds.progress import clock
@@ -21,12 +24,8 @@ CLIP_BYTES = 1_000_000
 WEB, TARGET = "P<sub>web</sub>", "P<sub>target</sub>"
 FEW = 4
 """Missing pieces that are listed openly; more are folded."""
-SHOWN = 16
-"""Clusters in the open table; the others are folded."""
-ROWS = {"misalignment": "M, right speech", "misalignment_wrong_speech": "M, another utterance's speech",
-        "misalignment_silence": "M, silence", "speech_gain_over_wrong": "other speech − right speech",
-        "speech_gain_over_silence": "silence − right speech", "forgetting": "F, forgetting of text",
-        "distillation": "L<sub>DIST</sub>, what training minimises"}
+SHOWN = 8
+"""Clusters in the table, with those that are set aside; the page of the selection has all."""
 
 
 def tiles(run: Run) -> str:
@@ -50,7 +49,7 @@ def tiles(run: Run) -> str:
         result = run.evaluate[tested[-1]]
         low, high = result[part]["ci"]
         cells.append(tile(title, f"{number(result[part][field] * 100, 1)} <small>{unit}</small>",
-                          f"{text(tested[-1])}, {result['items']} items, 95 %: {interval(low, high)}"))
+                          f"{text(tested[-1])}, {counted(result)} items, 95 %: {interval(low, high)}"))
     return f'<ul class="tiles">{"".join(cells)}</ul>\n'
 
 
@@ -68,48 +67,6 @@ def absent(run: Run) -> str:
     return f'<div class="note" role="note"><details{shown}>{listed}</details></div>\n'
 
 
-def speech(run: Run) -> str:
-    words = ("<p>Each held-out utterance is read by the student, and heard with some of its spans spoken. "
-             "<em>M</em> is how far the two disagree about the next text token. A student that uses speech has a "
-             "clearly lower M with the right speech than with another utterance's, or with silence.</p>")
-    if not run.measure:
-        return words + f"<p>{NOT_RUN}</p>"
-    head = ["nats per text token", *run.checkpoints]
-    results = [run.measure.get(name) for name in run.checkpoints]
-    body = [[label, *(NOT_RUN if result is None else mean_se(result.get(key)) for result in results)]
-            for key, label in ROWS.items() if any(key in result for result in run.measure.values())]
-    for key, label in (("items", "utterances (n)"), ("tokens", "text tokens predicted")):
-        body.append([label, *(NOT_RUN if result is None else f"{result[key]:,}" for result in results)])
-    picture = figure(pictures.divergences(run), (
-        "Mean ± one standard error over utterances (the first axis does not start at zero); in the middle, differences "
-        "paired over utterances ± two standard errors: bars clear of the zero line mean that the student uses speech."))
-    title = "Divergences before and after each stage: mean ± one standard error over utterances"
-    return words + picture + table(title, head, body)
-
-
-def understanding(run: Run) -> str:
-    if not run.evaluate:
-        return f"<p>{NOT_RUN}</p>"
-    task = next(iter(run.evaluate.values()))["task"]
-    words = (f"<p>The same multiple-choice items (task <code>{text(task)}</code>) are put in writing and in speech. "
-             "The gap is what the student loses by listening.</p>")
-    body = []
-    for name in run.checkpoints:
-        result = run.evaluate.get(name)
-        if result is None:
-            body.append([text(name), *[NOT_RUN] * 3])
-            continue
-        cells = [f"{percent(result[part]['accuracy'])} {interval(*result[part]['ci'])}"
-                 f"<br><span class=\"se\">{result[part]['correct']:,} of {result['items']:,}</span>"
-                 for part in ("text", "speech")]
-        gap = (f"{number(result['gap']['mean'] * 100, 1)} {interval(*result['gap']['ci'])}"
-               f"<br><span class=\"se\">{result['items']:,} pairs</span>")
-        body.append([text(name), *cells, gap])
-    head = ["checkpoint", "written", "spoken", "gap, points"]
-    return (words + figure(pictures.accuracies(run), "The line is the 95 % bootstrap interval over items.")
-            + table("Accuracy with 95 % intervals, before and after each stage", head, body))
-
-
 def training(run: Run) -> str:
     if not run.logs:
         return f"<p>{NOT_RUN}</p>"
@@ -121,6 +78,10 @@ def training(run: Run) -> str:
             continue
         told = "; ".join([f"{name}, {log.steps:,} of {log.planned:,} steps", *log.skipped])
         drawn += figure(pictures.training(name, log), f"{text(told)}.")
+        if log.probes:
+            drawn += figure(pictures_speech.probes(name, log.probes), (
+                f"{text(name)}: {log.probes[-1]['items']:.0f} utterances of held-out speech, mean ± one standard error "
+                "over them."))
         window = log.rows[-max(3, len(log.rows) // 10):]
         seconds = total(log, "seconds")
         waits = [percent(total(log, key) / seconds if seconds > 0 else math.nan)
@@ -161,11 +122,13 @@ def selection(run: Run) -> str:
              text(row["probes"]), percent(row["p_web"]), percent(row["p_target"]), f"{row['drawn']:,}",
              number(row["cer"]), telling(row)] for row in rows]
     head = ["cluster", "texts", "M ± se", "probes (n)", WEB, TARGET, "drawn", "CER", "telling words"]
-    classes = [""] * 8 + ["words"]
-    tables = table("Clusters, the most drawn first", head, body[:SHOWN], classes)
-    if body[SHOWN:]:
-        tables += (f"<details><summary>{len(body) - SHOWN} more clusters</summary>"
-                   + table("The other clusters", head, body[SHOWN:], classes) + "</details>")
+    shown = [cells for n, (row, cells) in enumerate(zip(rows, body, strict=True)) if n < SHOWN or row["set_aside"]]
+    tables = table("Clusters, the most drawn first", head, shown, [""] * 8 + ["words"])
+    page = run.recipe.path(settings.out) / "selection.html"
+    if page.is_file():
+        link = quote(os.path.relpath(page, run.recipe.path("report")))
+        tables += (f'<p><a href="{text(link)}">The page of the selection</a> has a map of all clusters, M before and '
+                   "after Stage II, what was drawn from each, and players.</p>")
     picture = ""
     if any(row["m"] is not None and math.isfinite(row["m"]) for row in rows):
         picture = figure(pictures.clusters(rows), (

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from salad_ds.evaluate.shown import counted
 from salad_ds.measure.artefacts import Run
 from salad_ds.measure.page import digits_for, number
 from salad_ds.measure.statistics import ratio
@@ -143,7 +144,7 @@ def accuracy_words(run: Run) -> list[str]:
     result = run.evaluate[tested[-1]]
     chance, low = float(result["chance"]), result["speech"]["ci"][0]
     above = "above" if low > chance else "not distinguishable from" if result["speech"]["ci"][1] >= chance else "below"
-    words = (f"At {tested[-1]} it answers {result['text']['accuracy']:.1%} of {result['items']} written and "
+    words = (f"At {tested[-1]} it answers {result['text']['accuracy']:.1%} of {counted(result)} written and "
              f"{result['speech']['accuracy']:.1%} of the same spoken items; the spoken accuracy is {above} chance "
              f"({chance:.0%}).")
     gap = result["gap"]

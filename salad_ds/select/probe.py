@@ -2,32 +2,37 @@
 
 The misalignment M says how far the student, hearing the text, is from the teacher reading it. The character error rate
 tells a domain the student does not understand from speech that does not say the text: a high M there is the engine's
-fault. Each of the three steps keeps what it has done.
+fault. Speaking (with hearing) and measuring each keep what they have done, and the ranks of a launcher share both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from salad_ds.audio import decode
-from salad_ds.config import Recipe
+from salad_ds.align.run import align_directory
+from salad_ds.config import Recipe, SynthConfig
+from salad_ds.data.parts import ranks as own_part
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import CheckpointError, DataError
-from salad_ds.files import digest_of, sha256_file
-from salad_ds.measure.asr import character_error_rate, hear
-from salad_ds.progress import Progress
-from salad_ds.select.table import read_made, write_table
-from salad_ds.synth.synthesize import synthesize_shards, text_items
+from salad_ds.files import digest_of
+from salad_ds.synth.items import NAME as ITEMS
+from salad_ds.synth.speak import Job, engine_of
+from salad_ds.synth.synthesize import identity, synthesize_shards, text_items
+from salad_ds.table import read_made, read_table, write_table
+from salad_ds.teacher.identity import teacher_identity
+from salad_ds.teacher.ranks import Ranks
 
-Measure = Callable[[Recipe, Path, Path], list[dict[str, Any]]]
-"""(recipe, directory of the student, directory of speech shards with word times) → one {"key", "m": mean KL per
-predicted text token (nats), "tokens"} per utterance that could be measured."""
+Source = Callable[[Sequence[int]], list[dict[str, Any]]]
+"""Rows of the corpus → a record of each: the columns of probes.parquet but ``cluster``."""
 PER_SHARD = 32
+KINDS = {"row": pa.int64(), "key": pa.string(), "cluster": pa.int32(), "text": pa.string(), "heard": pa.string(),
+         "cer": pa.float64(), "m": pa.float64(), "tokens": pa.int64(), "seconds": pa.float64(), "voice": pa.string(),
+         "rejected": pa.string()}
 
 
 def probe_rows(labels: np.ndarray, k: int, items: int, seed: int) -> np.ndarray:
@@ -50,82 +55,81 @@ def student_directory(recipe: Recipe) -> Path:
                           f"select.checkpoint to one of {', '.join(recipe.stages) or 'the stages'}")
 
 
-def probe(recipe: Recipe, texts: ShardSet, labels: np.ndarray, directory: Path, made_from: dict[str, Any],
-          measure: Measure | None = None) -> pa.Table:
-    """Speak, hear and measure the probes; returns ``probes.parquet``: one row per probe text.
+def synth_identity(synth: SynthConfig) -> str:
+    """Digest of what the probes' speech depends on, the engine's version too; all of it is kept, however it is heard.
 
-    Columns: row, key, cluster, text, heard, cer, m (nats per token), tokens, seconds, voice, rejected (why it could not
-    be spoken or measured, else empty). ``measure`` defaults to ``measure.divergences.misalignment_of_shards``.
+    Raises RecipeError, AssetError for an engine or recogniser that cannot be used.
     """
-    from salad_ds.measure.divergences import misalignment_of_shards, weights_identity
+    job = Job.of(synth, None)
+    return digest_of(identity(job, engine_of(job)))
 
+
+def probed_from(recipe: Recipe, texts: ShardSet, rows: Sequence[int]) -> dict[str, Any]:
+    """What the records of ``rows`` are made from."""
+    from salad_ds.measure.divergences import weights_identity, what_counts
+
+    return {"texts": texts.digest, "rows": digest_of(list(map(int, rows))), "synth": synth_identity(recipe.synth),
+            "student": weights_identity(student_directory(recipe)),
+            "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
+            "settings": what_counts(recipe, recipe.select.seed)}
+
+
+def probe(recipe: Recipe, texts: ShardSet, labels: np.ndarray, directory: Path, clustered_from: dict[str, Any],
+          ranks: Ranks, make: bool = True, source: Source | None = None, by: Recipe | None = None) -> pa.Table:
+    """``probes.parquet`` in ``directory``: one row per probe text (KINDS). Every rank calls it.
+
+    ``rejected``: why it could not be spoken or measured, else empty; ``m``: nats per token. ``source`` tells the
+    records (by default they are spoken and measured below ``directory``), ``by`` the recipe that it measures by.
+    ``make`` False raises DataError where there is something to do.
+    """
     settings = recipe.select
-    student = student_directory(recipe)
-    rows = probe_rows(labels, settings.clusters, settings.probe_items, settings.seed)
-    spoken_from = {"texts": texts.digest, "rows": digest_of(rows.tolist())}
-    made_from = {**made_from, **spoken_from, "synth": digest_of(vars(recipe.synth) | {"workers": 0}),
-                 "asr": settings.asr, "student": weights_identity(student)}
-    table = read_made(directory / "probes.parquet", made_from)
-    if table is not None:
-        return table
-    # Named by what it holds, so that another seed or engine leaves the earlier probes alone.
-    room = directory / f"probe-{digest_of([spoken_from, made_from['synth']])[:12]}"
-    manifest = synthesize_shards(text_items(texts, rows.tolist()), room / "speech", recipe.synth, source="probe",
-                                 made_from=spoken_from, samples_per_shard=PER_SHARD, total=len(rows), max_bad_share=1.0)
-    spoken = ShardSet.open(room / "speech") if manifest["samples"] else None
-    if spoken is None:
-        raise DataError("none of the probe texts can be spoken", "look at select.text; English is expected")
-    heard = hear_shards(spoken, room, settings.asr)
-    measured = {item["key"]: item for item in (measure or misalignment_of_shards)(recipe, student, room / "speech")}
-    return write_probes(directory / "probes.parquet", texts, labels, rows, spoken, heard, measured, made_from)
+    rows = probe_rows(labels, settings.clusters, settings.probe_items, settings.seed).tolist()
+    made_from = ranks.first(lambda: {"clusters": digest_of(clustered_from), **probed_from(by or recipe, texts, rows)})
+    path = directory / "probes.parquet"
+    if (done := ranks.first(lambda: read_made(path, made_from))) is not None:
+        return done
+    if not make:
+        raise DataError(f"{path} is not of these clusters and this student", "run the step probe first")
+    speech = probe_speech(directory, made_from)
+    records = source(rows) if source else speak_and_measure(recipe, texts, rows, speech, ranks)
+    return ranks.first(lambda: write_table(path, {
+        name: (kind, [int(labels[row["row"]]) if name == "cluster" else row[name] for row in records])
+        for name, kind in KINDS.items()}, made_from))
 
 
-def hear_shards(spoken: ShardSet, room: Path, asr: str) -> dict[str, tuple[str, float]]:
-    """key → (what was heard, character error rate). One small table per shard, so a killed run goes on at the next."""
-    found: dict[str, tuple[str, float]] = {}
-    at = 0
-    with Progress("hear", len(spoken), "probes") as bar:
-        for number, shard in enumerate(spoken.shards):
-            made_from = {"shard": sha256_file(shard), "asr": asr}
-            size = spoken.manifest["shards"][number]["samples"]
-            path = room / f"heard-{digest_of(asr)[:8]}-{shard.stem}.parquet"
-            table = read_made(path, made_from)
-            if table is None:
-                table = hear_samples([spoken.read(i) for i in range(at, at + size)], path, asr, made_from)
-            for row in table.to_pylist():
-                found[row["key"]] = (row["heard"], row["cer"])
-            at += size
-            bar.update(size)
-    return found
+def probe_speech(directory: Path, made_from: dict[str, Any]) -> Path:
+    """Where the speech of the probes lies that probes.parquet was ``made_from``: named by what it holds, so that
+    another seed or engine leaves the earlier probes alone."""
+    named = [made_from[name] for name in ("texts", "rows", "synth")]
+    return directory / f"probe-{digest_of(named)[:12]}" / "speech"
 
 
-def hear_samples(samples: list[Any], path: Path, asr: str, made_from: dict[str, Any]) -> pa.Table:
-    decoded = [decode(sample.audio) for sample in samples]
-    texts: list[str] = [""] * len(samples)
-    for rate in sorted({rate for _, rate in decoded}):
-        places = [i for i, (_, own) in enumerate(decoded) if own == rate]
-        for i, text in zip(places, hear([decoded[i][0] for i in places], rate, asr), strict=True):
-            texts[i] = text
-    rates = [character_error_rate(sample.text, text) for sample, text in zip(samples, texts, strict=True)]
-    return write_table(path, {"key": (pa.string(), [sample.key for sample in samples]),
-                              "heard": (pa.string(), texts), "cer": (pa.float64(), rates)}, made_from)
+def speak_and_measure(recipe: Recipe, texts: ShardSet, rows: Sequence[int], speech: Path,
+                      ranks: Ranks) -> list[dict[str, Any]]:
+    """The records of ``rows``, whose speech is kept in ``speech``. Every rank calls it and gets all.
+
+    Raises DataError where nothing can be spoken.
+    """
+    from salad_ds.measure.divergences import misalignment_of_shards
+
+    made_from = {"texts": texts.digest, "rows": digest_of(list(map(int, rows)))}
+    ranks.everywhere(lambda: synthesize_shards(
+        text_items(texts, rows), speech, recipe.synth, source="probe", made_from=made_from, total=len(rows),
+        samples_per_shard=PER_SHARD, max_bad_share=1.0, part=own_part()))
+    items = {row["key"]: row for row in ranks.first(lambda: read_table(speech / ITEMS)[0]).to_pylist()}
+    if all(item["rejected"] for item in items.values()):
+        raise DataError(f"none of the probe texts can be spoken ({next(iter(items.values()))['rejected']})",
+                        "look at select.text and synth.engine; English is expected")
+    # Most engines know their words' times; what another has spoken is aligned like any speech.
+    ranks.everywhere(lambda: align_directory(speech, recipe.align, quiet=ranks.rank > 0, part=own_part()))
+    measured = {item["key"]: item for item in misalignment_of_shards(recipe, student_directory(recipe), speech)}
+    return [record(int(row), texts.read(row).text, items[texts.entry(row).key], measured) for row in rows]
 
 
-def write_probes(path: Path, texts: ShardSet, labels: np.ndarray, rows: Iterable[int], spoken: ShardSet,
-                 heard: dict[str, tuple[str, float]], measured: dict[str, dict[str, Any]],
-                 made_from: dict[str, Any]) -> pa.Table:
-    said = {spoken.entry(i).key: spoken.read(i).meta for i in range(len(spoken))}
-    table: list[dict[str, Any]] = []
-    for row in rows:
-        sample = texts.read(int(row))
-        meta, known = said.get(sample.key), measured.get(sample.key)
-        rejected = "" if known else "cannot be measured" if meta else "cannot be spoken"
-        table.append({"row": int(row), "key": sample.key, "cluster": int(labels[row]), "text": sample.text,
-                      "heard": heard[sample.key][0] if meta else None, "cer": heard[sample.key][1] if meta else None,
-                      "m": float(known["m"]) if known else None, "tokens": int(known["tokens"]) if known else 0,
-                      "seconds": float(meta["duration"]) if meta else None, "voice": meta["voice"] if meta else None,
-                      "rejected": rejected})
-    kinds = {"row": pa.int64(), "key": pa.string(), "cluster": pa.int32(), "text": pa.string(), "heard": pa.string(),
-             "cer": pa.float64(), "m": pa.float64(), "tokens": pa.int64(), "seconds": pa.float64(),
-             "voice": pa.string(), "rejected": pa.string()}
-    return write_table(path, {name: (kind, [row[name] for row in table]) for name, kind in kinds.items()}, made_from)
+def record(row: int, text: str, item: dict[str, Any], measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """``item``: its row of items.parquet."""
+    known = measured.get(item["key"])
+    return {"row": row, "key": item["key"], "text": text, "heard": item["heard"], "cer": item["cer"],
+            "m": float(known["m"]) if known else None, "tokens": int(known["tokens"]) if known else 0,
+            "seconds": None if item["rejected"] else item["seconds"], "voice": item["voice"],
+            "rejected": item["rejected"] or ("" if known else "cannot be measured")}

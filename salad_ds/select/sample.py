@@ -24,8 +24,8 @@ class Gap:
 
     ``m``: mean KL in nats per text token over all its probe tokens (NaN without probes); ``error``: its standard error
     (ratio estimator over utterances; NaN for fewer than two); ``low``, ``high``: 95 % interval; ``cer``: mean character
-    error rate of its probes, each counted as 1 at most; ``probes``: utterances measured; ``set_aside``: why the cluster
-    is not drawn from, else empty.
+    error rate of its probes, each counted as 1 at most, one that could not be spoken as 1 (NaN where nobody listened);
+    ``probes``: utterances measured; ``set_aside``: why the cluster is not drawn from, else empty.
     """
 
     m: float
@@ -37,9 +37,12 @@ class Gap:
     set_aside: str
 
 
-def gap_of(m: Sequence[float], tokens: Sequence[int], cer: Sequence[float], max_cer: float) -> Gap:
-    """The Gap of one cluster from its utterances (``m`` and ``tokens`` of those measured, ``cer`` of those spoken)."""
-    heard = float(np.mean(np.minimum(cer, 1.0))) if len(cer) else float("nan")
+def gap_of(m: Sequence[float], tokens: Sequence[int], cer: Sequence[float], spoken: int, unspoken: int,
+           max_cer: float) -> Gap:
+    """The Gap of one cluster from its probes: ``m`` and ``tokens`` of those measured, ``cer`` of those heard; how many
+    could be ``spoken``, and how many not."""
+    heard = [min(value, 1.0) for value in cer] + [1.0] * unspoken
+    rate = float(np.mean(heard)) if len(cer) or not spoken else float("nan")
     values, weights = np.asarray(m, float), np.asarray(tokens, float)
     n = len(values)
     mean = float((values * weights).sum() / weights.sum()) if n and weights.sum() > 0 else float("nan")
@@ -48,9 +51,36 @@ def gap_of(m: Sequence[float], tokens: Sequence[int], cer: Sequence[float], max_
         spread = (weights ** 2 * (values - mean) ** 2).sum() / weights.sum() ** 2
         error = float(np.sqrt(n / (n - 1) * spread))
         half = float(student_t.ppf(0.975, n - 1) * error)
-    reason = ("cannot be spoken" if not len(cer) else "character error rate" if heard > max_cer else
+    reason = ("cannot be spoken" if not spoken else "character error rate" if rate > max_cer else
               "cannot be measured" if not np.isfinite(mean) else "")
-    return Gap(mean, error, mean - half, mean + half, heard, n, reason)
+    return Gap(mean, error, mean - half, mean + half, rate, n, reason)
+
+
+def shrunk(m: np.ndarray, error: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    """Empirical-Bayes estimates of M, float64 [k]: each ``m`` moved towards their mean, the more the less it is known.
+
+    M^5 makes a few lucky probes of a cluster decide the draw. Taking M(c) ~ N(mean, between) and m | M(c) ~ N(M(c),
+    within / probes), with ``within`` pooled over the clusters (own ``error`` of three probes says little) and
+    ``between`` by moments (DerSimonian & Laird 1986), the posterior mean is nearer the truth. In simulation it takes
+    P_target nearer to that of the true M (total variation 0.29 → 0.19 for 8 clusters of 3 probes, 0.48 → 0.36 for 128
+    of 8 noisy ones, 0.10 → 0.09 for 128 of 32), and makes the draw more even: all even, where the probes differ no more
+    between the clusters than inside them. NaN stays; without two probes in any cluster nothing moves.
+    """
+    known, several = np.isfinite(m), np.isfinite(error) & (probes > 1)
+    if not several.any():
+        return m
+    within = np.average(error[several] ** 2 * probes[several], weights=probes[several] - 1)
+    if known.sum() < 2 or within <= 0:
+        return m
+    variance = within / np.maximum(probes[known], 1)
+    weight = 1 / variance
+    mean = np.average(m[known], weights=weight)
+    excess = (weight * (m[known] - mean) ** 2).sum() - (known.sum() - 1)
+    between = max(0.0, excess / (weight.sum() - (weight ** 2).sum() / weight.sum()))
+    mean = np.average(m[known], weights=1 / (between + variance))
+    result = m.copy()
+    result[known] = mean + between / (between + variance) * (m[known] - mean)
+    return result
 
 
 def target(p_web: np.ndarray, m: np.ndarray, set_aside: np.ndarray, gamma: float, policy: str) -> np.ndarray:

@@ -13,10 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
+from salad_ds.config import SynthConfig
 from salad_ds.data.word_times import Word
 from salad_ds.errors import DataError, RecipeError
 
-ENGINES = ("hibari", "espeak")
+ENGINES = ("hibari", "kokoro", "espeak", "piper", "command")
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,45 @@ class SpeechEngine(Protocol):
 
     name: str
     version: str
-    sample_rate: int
+    """Names everything that the samples follow from: program, model, voices."""
     voices: tuple[str, ...]
     """Voices that can be used right now, the default first."""
+    times_words: bool
+    """Whether ``say`` gives word times. Where it does not, ``salad-ds align`` finds them afterwards."""
 
     def say(self, text: str, voice: str, seed: int) -> Speech:
         """Speak ``text``. Raises DataError for a text that cannot be spoken, RecipeError for an unknown voice."""
         ...
 
 
-def load_engine(name: str) -> SpeechEngine:
-    """The engine of that name, loaded. Raises RecipeError for an unknown one, AssetError for one not installed."""
-    if name == "hibari":
+def load_engine(synth: SynthConfig) -> SpeechEngine:
+    """The engine that ``synth`` names, loaded.
+
+    Raises RecipeError for an unknown one or settings it cannot work with, AssetError for one that is not installed or
+    whose model cannot be used.
+    """
+    if synth.engine == "hibari":
         from salad_ds.synth.hibari import Hibari
 
         return Hibari()
-    if name == "espeak":
+    if synth.engine == "kokoro":
+        from salad_ds.synth.kokoro import Kokoro
+
+        return Kokoro(synth.model)
+    if synth.engine == "espeak":
         from salad_ds.synth.espeak import Espeak
 
         return Espeak()
-    raise RecipeError(f"synth.engine is {name!r}, not one of {', '.join(ENGINES)}", "mend the recipe or the override")
+    if synth.engine == "piper":
+        from salad_ds.synth.piper import Piper
+
+        return Piper(synth.model)
+    if synth.engine == "command":
+        from salad_ds.synth.command import Command
+
+        return Command(synth.command, synth.voices)
+    raise RecipeError(f"synth.engine is {synth.engine!r}, not one of {', '.join(ENGINES)}",
+                      "mend the recipe or the override")
 
 
 def check_voice(engine: SpeechEngine, voice: str) -> None:

@@ -47,6 +47,7 @@ class Espeak:
 
     name = "espeak"
     voices = VOICES
+    times_words = True
 
     def __init__(self) -> None:
         try:

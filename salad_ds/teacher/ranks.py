@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -71,3 +71,16 @@ class Ranks:
             kind, what, mend = box[1]
             raise kind(what, mend)
         return box[0]
+
+    def everywhere(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns on this rank, once it has ended on all. A SaladError of any is raised on all."""
+        result, failure = None, None
+        try:
+            result = work()
+        except SaladError as error:
+            failure = (type(error), error.what, error.mend)
+        for rank, failed in enumerate(self.gather(failure)):
+            if failed is not None:
+                kind, what, mend = failed
+                raise kind(what if rank == self.rank else f"rank {rank}: {what}", mend)
+        return cast(T, result)

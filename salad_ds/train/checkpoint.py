@@ -1,85 +1,107 @@
-"""Checkpoints of a training stage: written beside, marked complete, found again, pruned.
+"""Checkpoints of a training stage: written beside, checked, renamed, found again, pruned.
 
-A checkpoint is a directory ``step-00000042`` with DeepSpeed's sharded state and ``complete.json``, which is written
-last: a directory without it is half-written and is passed over, by name.
+A checkpoint is a directory ``step-00000042`` with DeepSpeed's sharded state and ``complete.json``, which names every
+file with its SHA-256. It is written as ``step-00000042.part`` and takes its name last: what has the name is whole, and
+what was damaged afterwards is noticed, passed over and named. The ranks share the hashing.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from salad_ds.errors import CheckpointError
-from salad_ds.files import read_json, sync_directory, sync_file, write_json
+from salad_ds.errors import CheckpointError, SaladError
+from salad_ds.files import read_json, sha256_file, sync_directory, sync_file, write_json
 
 MARK = "complete.json"
+SCHEMA = 2
+STEP = "step-" + "[0-9]" * 8
+"""Pattern of whole checkpoints; ``.part`` and ``.universal`` directories have longer names."""
 
 
 def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(engine: Any, directory: Path, step: int, recipe_digest: str, state: dict[str, Any], keep: int) -> None:
+def save(engine: Any, directory: Path, step: int, recipe_digest: str, state: dict[str, Any], keep: int,
+         keep_every: int = 0) -> None:
     """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark, which ``state`` becomes part of.
 
-    Of the complete ones the newest ``keep`` stay; what a killed job left half-written goes.
+    Of the whole ones the newest ``keep`` stay, and those of steps that are multiples of ``keep_every`` (0: none).
+    Raises CheckpointError where it cannot be written (the disk is full); the earlier ones are untouched.
     """
     target = directory / name_of(step)
+    part = target.with_name(target.name + ".part")
     rank = dist.get_rank()
     if rank == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
     dist.barrier()
-    engine.save_checkpoint(str(directory), tag=target.name, save_latest=False, exclude_frozen_parameters=True)
-    dist.barrier()
+    try:
+        engine.save_checkpoint(str(directory), tag=part.name, save_latest=False, exclude_frozen_parameters=True)
+        digests = shared(part, files_below(part), lambda path: (sync_file(path), sha256_file(path)))
+    except (OSError, RuntimeError) as error:  # torch's zip writer says the latter for a full disk
+        shutil.rmtree(part, ignore_errors=True)
+        raise CheckpointError(f"the checkpoint of step {step} cannot be written: {str(error).splitlines()[0]}",
+                              f"make room in {directory} and start again: the last checkpoint is whole") from error
     if rank == 0:
-        files = {str(f.relative_to(target)): sync_file(f) for f in sorted(target.rglob("*")) if f.is_file()}
-        write_json(
-            target / MARK,
-            {
-                "schema": 1,
-                "step": step,
-                "recipe": recipe_digest,
-                "ranks": dist.get_world_size(),
-                **state,
-                "files": files,
-            },
-        )
+        mark = {"schema": SCHEMA, "step": step, "recipe": recipe_digest, "ranks": dist.get_world_size(), **state}
+        write_json(part / MARK, {**mark, "files": {name: list(told) for name, told in digests.items()}})
+        if target.exists():  # of a run that was given up, or damaged
+            shutil.rmtree(target)
+        part.rename(target)
         sync_directory(directory)
-        prune(directory, step, keep)
+        prune(directory, step, keep, keep_every)
     dist.barrier()
 
 
-def prune(directory: Path, step: int, keep: int) -> None:
-    """Leave the ``keep`` newest complete checkpoints up to ``step``; later ones belong to a run that was given up."""
-    found = sorted(directory.glob("step-*"))
-    complete = [path for path in found if path.name <= name_of(step) and (path / MARK).is_file()]
-    for path in found:
-        if path not in complete[-keep:]:
+def files_below(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def shared(directory: Path, names: list[str], work: Callable[[Path], Any]) -> dict[str, Any]:
+    """``work`` of every file of ``names``, each done by one rank. A collective, where there are ranks."""
+    if not dist.is_initialized():
+        return {name: work(directory / name) for name in names}
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    parts: list[dict[str, Any]] = [{}] * ranks
+    dist.all_gather_object(parts, {name: work(directory / name) for name in names[rank::ranks]})
+    found = {name: told for part in parts for name, told in part.items()}
+    return {name: found[name] for name in names}
+
+
+def prune(directory: Path, step: int, keep: int, keep_every: int = 0) -> None:
+    """Leave the ``keep`` newest checkpoints up to ``step`` and the multiples of ``keep_every``; later ones belong to a
+    run that was given up, and directories of other names to one that was killed."""
+    whole = [path for path in sorted(directory.glob(STEP)) if path.name <= name_of(step)]
+    stay = set(whole[-keep:]) | {path for path in whole if keep_every and step_of(path) % keep_every == 0}
+    for path in directory.glob("step-*"):
+        if path not in stay:
             shutil.rmtree(path)
 
 
-def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path, dict[str, Any]] | None:
-    """The newest complete checkpoint and its mark; None where there is none. A half-written one is passed over and
-    named.
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = print,
+           ) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint and its mark; None where there is none. Every file is read; a collective, where
+    there are ranks. One that was not finished, or is damaged, is passed over and named.
 
     Raises CheckpointError when it was made with other settings: continuing it would be neither run.
     """
-    for candidate in sorted(directory.glob("step-*"), reverse=True):
-        if not (candidate / MARK).is_file():
-            say(f"passing over {candidate}: it was not finished")
-            continue
-        mark = read_json(candidate / MARK)
-        damaged = [
-            name
-            for name, size in mark["files"].items()
-            if not (candidate / name).is_file() or (candidate / name).stat().st_size != size
-        ]
-        if damaged:
-            say(f"passing over {candidate}: {damaged[0]} is missing or cut short")
+    for part in sorted(directory.glob(STEP + ".part")):
+        say(f"passing over {part}: it was not finished")
+    for candidate in sorted(directory.glob(STEP), reverse=True):
+        fault, mark = examine(candidate)
+        if fault:
+            say(f"passing over {candidate}: {fault}")
             continue
         if mark["recipe"] != recipe_digest:
             raise CheckpointError(
@@ -90,13 +112,37 @@ def newest(directory: Path, recipe_digest: str, say: Any = print) -> tuple[Path,
     return None
 
 
-def load(engine: Any, checkpoint: Path, mark: dict[str, Any]) -> None:
-    """Put model, optimizer and schedule back. Raises CheckpointError for another number of ranks or damaged shards."""
-    if mark["ranks"] != dist.get_world_size():
-        raise CheckpointError(
-            f"{checkpoint} was written by {mark['ranks']} ranks, this run has {dist.get_world_size()}",
-            f"run with {mark['ranks']} ranks, or convert it with deepspeed.checkpoint.ds_to_universal",
-        )
+def examine(checkpoint: Path) -> tuple[str, dict[str, Any]]:
+    """What is wrong with a checkpoint ("" for nothing), and its mark."""
+    try:
+        mark = read_json(checkpoint / MARK)
+        if mark["schema"] != SCHEMA:
+            return f"its schema is {mark['schema']}, not {SCHEMA}", {}
+        wanted = {name: tuple(told) for name, told in mark["files"].items()}
+    except (SaladError, KeyError, TypeError, ValueError, AttributeError):
+        return f"its {MARK} is missing or damaged", {}
+
+    def told(path: Path) -> tuple[int, str] | None:
+        try:
+            return path.stat().st_size, sha256_file(path)
+        except OSError:
+            return None
+
+    for name, found in shared(checkpoint, sorted(wanted), told).items():
+        if found is None:
+            return f"{name} is missing", mark
+        if found[0] != wanted[name][0]:
+            return f"{name} has {found[0]} bytes, not {wanted[name][0]}", mark
+        if found != wanted[name]:
+            return f"{name} is damaged: its checksum is another", mark
+    return "", mark
+
+
+def load(engine: Any, checkpoint: Path) -> None:
+    """Put model, optimizer and schedule back: from a checkpoint of as many ranks, or from a universal one
+    (universal.py) if the engine was started for that. Raises CheckpointError for damaged shards."""
+    groups = engine.optimizer.param_groups
+    own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     try:
         path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     except Exception as error:
@@ -105,3 +151,12 @@ def load(engine: Any, checkpoint: Path, mark: dict[str, Any]) -> None:
         ) from error
     if path is None:
         raise CheckpointError(f"{checkpoint} holds no state", f"remove {checkpoint}")
+    if engine.load_universal_checkpoint():
+        # DeepSpeed gives all groups the settings of the first; the schedule, which it loads, knows each one's rate.
+        schedule = engine.lr_scheduler
+        for group, settings, base, factor in zip(groups, own, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group.update(settings | {"initial_lr": base, "lr": base * factor(schedule.last_epoch)})
+        # It also gives them one and the same step counter, which each of them then advances.
+        for state in engine.optimizer.optimizer.state.values():
+            state["step"] = copy.deepcopy(state["step"])
+        engine._config.load_universal_checkpoint = False  # what is loaded next, after a roll-back, is our own

@@ -1,8 +1,9 @@
 """All ranks take a step, or none does.
 
 A rank whose data fail would leave the others waiting in their next collective, for half an hour or for ever. So before
-each step the ranks say whether they have one, and how many samples were skipped: one all-reduce of four numbers. When
-one of them has none, or too many samples of the global batches were lost, every rank stops with the same reason.
+each step the ranks say whether they have one, how many samples were skipped, and whether they were told to stop: one
+all-reduce of five numbers. When one of them has none, or too many samples of the global batches were lost, every rank
+stops with the same reason.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from salad_ds.data.lanes import LaneState
 from salad_ds.data.plan import Skipped, merged
 from salad_ds.errors import DataError, SaladError
+from salad_ds.train.stop import StopRequests
 
 
 class Ready(Protocol):
@@ -27,8 +29,9 @@ class Ready(Protocol):
 Work = TypeVar("Work", bound=Ready)
 
 
-def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device) -> Iterator[Work]:
-    """``steps``, as long as every rank has one. What a step has skipped is counted in ``skipped`` when it is taken.
+def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop: StopRequests) -> Iterator[Work]:
+    """``steps``, as long as every rank has one and none was told to stop; ``stop.agreed`` then says so on all. What a
+    step has skipped is counted in ``skipped`` when it is taken.
 
     Raises, on every rank: DataError when a larger share than ``skipped.max_share`` of all ranks' samples could not be
     used, with all reasons; and what ended ``steps`` on some rank, named there as it is and on the others as a DataError
@@ -43,13 +46,15 @@ def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device) -> It
         states = step.states if step is not None else []
         for reason, name in [entry for state in states for entry in state.skipped]:
             skipped.note(reason, name)
-        told = [fault is not None, step is None, sum(s.seen for s in states), sum(s.lost for s in states)]
+        told = [fault is not None, step is None, bool(stop.asked), sum(s.seen for s in states),
+                sum(s.lost for s in states)]
         numbers = torch.tensor(told, dtype=torch.int64, device=device)
         dist.all_reduce(numbers)
-        faults, ended, seen, lost = numbers.tolist()
+        faults, ended, stops, seen, lost = numbers.tolist()
         if faults:
-            raise stop(fault)
-        if ended or step is None:
+            raise reason_of(fault)
+        stop.agreed = stops > 0
+        if ended or stops or step is None:
             return
         if skipped.too_many(seen, lost):
             tables: list[dict] = [{}] * dist.get_world_size()
@@ -62,7 +67,7 @@ def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device) -> It
         yield step
 
 
-def stop(fault: Exception | None) -> Exception:
+def reason_of(fault: Exception | None) -> Exception:
     """What this rank raises when some rank has a fault. A collective."""
     mine = (fault.what, fault.mend) if isinstance(fault, SaladError) else (f"{type(fault).__name__}: {fault}", "")
     words: list[tuple[str, str] | None] = [None] * dist.get_world_size()

@@ -26,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat
 
-from salad_ds.config import Recipe, plain
-from salad_ds.errors import SaladError
+from salad_ds.config import BOOKKEEPING, Recipe, plain
+from salad_ds.errors import SaladError, Stopped
 from salad_ds.files import digest_of
 from salad_ds.train.journal import Journal
 from salad_ds.train.tracking_runs import Runs, public, store_uri
@@ -38,9 +38,6 @@ SETTINGS = {  # short, because a buffer takes what a server does not; the user's
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-
-BOOKKEEPING = {"keep", "checkpoint_every", "log_every", "deepspeed", "ranks", "micro_batch"}
-"""Settings of a training stage that may change between a stop and a resume."""
 
 
 class Tracker:
@@ -69,8 +66,18 @@ class Tracker:
     def text_artifact(self, text: str, name: str) -> None:
         """Text as the artefact ``name``."""
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Words about the run."""
+
     def dataset(self, name: str, digest: str, source: str | Path) -> None:
-        """A dataset input: its name, digest (MLflow keeps 36 characters) and directory."""
+        """A dataset input: its name, digest (MLflow keeps 36 characters) and directory. Where another run of this work
+        directory has ``made`` it, both runs get a tag that names the other: ``lineage.from.…`` and ``lineage.to.…``."""
+
+    def made(self, name: str, digest: str, source: str | Path) -> None:
+        """A dataset that this run made. MLflow keeps it among the inputs, in the context ``output``."""
+
+    def follows(self, name: str, stage: str) -> None:
+        """This run starts from what ``stage`` made: the tags of ``dataset``, for the newest finished run of it."""
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``. Waits for the delivery, within limits."""
@@ -81,7 +88,7 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        killed = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        killed = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit, Stopped))
         self.finish("KILLED" if killed else "FAILED" if kind else "FINISHED")
 
 
@@ -149,6 +156,8 @@ class MlflowTracker(Tracker):
         self.dict_artifact(dict(deepspeed), "deepspeed.json")
         for path, digest in datasets.items():
             self.dataset(path, digest, self.recipe.path(path))
+        if settings.get("init_from") in self.recipe.stages:
+            self.follows("init_from", str(settings["init_from"]))
 
     def params(self, values: Mapping[str, Any]) -> None:
         self.record("params", values=dict(flatten(values)))
@@ -166,9 +175,28 @@ class MlflowTracker(Tracker):
     def text_artifact(self, text: str, name: str) -> None:
         self.record("text", value=text, name=name)
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        self.record("tags", values={legal(key): str(value)[:5000] for key, value in values.items()})
+
     def dataset(self, name: str, digest: str, source: str | Path) -> None:
+        self.record_dataset(name, digest, source, "input")
+        self.link(name, self.runs.maker(digest))
+
+    def made(self, name: str, digest: str, source: str | Path) -> None:
+        self.record_dataset(name, digest, source, "output")
+        with contextlib.suppress(OSError, SaladError):
+            self.runs.made(self.attempt, name, digest)
+
+    def follows(self, name: str, stage: str) -> None:
+        self.link(name, self.runs.newest(stage))
+
+    def record_dataset(self, name: str, digest: str, source: str | Path, context: str) -> None:
         place = public(str(source)) if "://" in str(source) else str(Path(source).absolute())
-        self.record("dataset", name=name, digest=digest[:36], source=place)
+        self.record("dataset", name=name, digest=digest[:36], source=place, context=context)
+
+    def link(self, name: str, maker: str | None) -> None:
+        if maker is not None and maker != self.attempt:
+            self.record("link", name=legal(name)[:200], maker=maker)
 
     def finish(self, status: str = "FINISHED") -> None:
         if self.done:
@@ -194,10 +222,7 @@ def rank() -> int:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
-    for name in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+    return int(os.environ.get("RANK", "0"))
 
 
 def attempt_digest(recipe: Recipe, stage: str) -> str:

@@ -19,7 +19,8 @@ SCHEMA = 1
 class Runs:
     """The runs remembered in ``tracking.json``, by store: the local one, or a server without its password.
 
-    ``{"schema", "parents": {store: id}, "attempts": {"stage1#1": {"stage", "digest", "status", "ids": {store: id}}}}``
+    ``{"schema", "parents": {store: id}, "attempts": {"stage1#1": {"stage", "digest", "status", "ids": {store: id},
+    "made": {digest of a dataset: its name}}}}``, the last where it made any.
     """
 
     def __init__(self, recipe: Recipe, work: Path) -> None:
@@ -67,6 +68,22 @@ class Runs:
     def end(self, attempt: str, status: str) -> None:
         with self.change() as state:
             state["attempts"][attempt]["status"] = status
+
+    def made(self, attempt: str, name: str, digest: str) -> None:
+        """Remember that ``attempt`` made the dataset of this digest."""
+        with self.change() as state:
+            state["attempts"][attempt].setdefault("made", {})[digest] = name
+
+    def maker(self, digest: str) -> str | None:
+        """The attempt that made the dataset of this digest, the newest of several."""
+        attempts = self.load()["attempts"].items()
+        return next((key for key, item in reversed(attempts) if digest in item.get("made", {})), None)
+
+    def newest(self, stage: str) -> str | None:
+        """The newest finished attempt of a stage."""
+        attempts = self.load()["attempts"].items()
+        return next((key for key, item in reversed(attempts)
+                     if item["stage"] == stage and item["status"] == "FINISHED"), None)
 
     def known(self, attempt: str) -> str | None:
         return self.load()["attempts"].get(attempt, {}).get("ids", {}).get(self.store)

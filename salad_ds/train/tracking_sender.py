@@ -219,11 +219,23 @@ class Sender:
         self.client.log_text(run.id, group[0]["value"], group[0]["name"])
 
     def send_dataset(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Dataset, DatasetInput
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         record = group[0]
         dataset = Dataset(record["name"], record["digest"], "local", json.dumps({"uri": record["source"]}))
-        self.client.log_inputs(run.id, [DatasetInput(dataset, tags=[])])
+        context = InputTag("mlflow.data.context", record.get("context", "input"))
+        self.client.log_inputs(run.id, [DatasetInput(dataset, tags=[context])])
+
+    def send_tags(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
+        for key, value in group[0]["values"].items():
+            self.client.set_tag(run.id, key, value)
+
+    def send_link(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
+        """Both runs name the other."""
+        record = group[0]
+        maker = self.run(record["maker"])
+        self.client.set_tag(run.id, f"lineage.from.{record['name']}", maker.id)
+        self.client.set_tag(maker.id, f"lineage.to.{record['run'].rpartition('#')[0]}", run.id)
 
     def send_status(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
         status = group[0]["value"]
@@ -242,6 +254,8 @@ KINDS = {
     "dict": Sender.send_dict,
     "text": Sender.send_text,
     "dataset": Sender.send_dataset,
+    "tags": Sender.send_tags,
+    "link": Sender.send_link,
 }
 
 

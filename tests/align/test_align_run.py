@@ -7,7 +7,7 @@ from salad_ds.align.pocketsphinx_engine import RATE, PocketsphinxAligner, segmen
 from salad_ds.align.run import align_directory
 from salad_ds.align.segments import to_words
 from salad_ds.audio import encode_flac, resample
-from salad_ds.config import AlignConfig
+from salad_ds.config import AlignConfig, SynthConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, words_path, write_words
 from salad_ds.errors import DataError, RecipeError
 from salad_ds.pool import spread
@@ -22,7 +22,7 @@ TEXTS = ["Photosynthesis turns light into sugar, and most of life depends on it.
 @pytest.fixture(scope="module")
 def spoken():
     """(text, wave at 16 kHz, the engine's own word times) of hibari, the clearest packaged voice."""
-    engine = load_engine("hibari")
+    engine = load_engine(SynthConfig(engine="hibari"))
     out = []
     for number, text in enumerate(TEXTS):
         speech = engine.say(text, engine.voices[0], number)

@@ -10,7 +10,7 @@ from salad_ds.align.ctc_engine import CtcAligner
 from salad_ds.align.ctc_models import HfCtc, load_ctc
 from salad_ds.align.run import align_directory
 from salad_ds.audio import encode_flac, resample
-from salad_ds.config import AlignConfig
+from salad_ds.config import AlignConfig, SynthConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, write_words
 from salad_ds.errors import AssetError, DataError
 from salad_ds.synth.engine import load_engine
@@ -22,7 +22,7 @@ TEXTS = ["Photosynthesis turns light into sugar, and most of life depends on it.
 
 @pytest.fixture(scope="module")
 def spoken():
-    engine = load_engine("espeak")
+    engine = load_engine(SynthConfig(engine="espeak"))
     speech = [engine.say(text, engine.voices[0], number) for number, text in enumerate(TEXTS)]
     return [(text, resample(s.wave, s.rate, RATE), s.words) for text, s in zip(TEXTS, speech, strict=True)]
 

@@ -116,9 +116,9 @@ def test_command_lists_and_names_errors(capsys):
 
 
 def test_the_requirements_pin_exactly_the_packages_that_are_read():
-    from salad_ds.assets import minilm, smollm2, whisper
+    from salad_ds.assets import kokoro, minilm, smollm2, whisper
 
     lines = (Path(assets.__file__).parent / "requirements.txt").read_text().splitlines()
     pinned = {line.split("#")[0].strip() for line in lines} - {""}
-    files = [smollm2.GGUF, *minilm.FILES, *whisper.BASE["weights"], *whisper.TINY_EN["weights"]]
+    files = [smollm2.GGUF, *minilm.FILES, *kokoro.PARTS, *whisper.BASE["weights"], *whisper.TINY_EN["weights"]]
     assert {f"{file.distribution}=={file.version}" for file in files} <= pinned

@@ -24,6 +24,7 @@ from salad_ds.align.ctc_engine import CtcAligner
 from salad_ds.align.pocketsphinx_engine import PocketsphinxAligner
 from salad_ds.assets import resolve
 from salad_ds.audio import resample
+from salad_ds.config import SynthConfig
 from salad_ds.data.shards import ShardSet
 from salad_ds.environment import cores
 from salad_ds.errors import DataError
@@ -38,7 +39,7 @@ def speech(texts: list[str]) -> list[tuple[str, str, np.ndarray, list]]:
     """(voice, text, wave at 16 kHz, known word times) of every text in every voice."""
     out = []
     for voice in VOICES:
-        engine = load_engine(voice)
+        engine = load_engine(SynthConfig(engine=voice))
         for number, text in enumerate(texts):
             said = engine.say(text, engine.voices[0], number)
             out.append((voice, text, resample(said.wave, said.rate, RATE), said.words))

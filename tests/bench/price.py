@@ -33,7 +33,8 @@ from salad_ds.teacher.precompute import precompute
 from salad_ds.teacher.stored import Teacher, open_teacher
 from salad_ds.train.engine import deepspeed_config, start_engine
 from salad_ds.train.feed import Feed
-from salad_ds.train.loop import Stepper, switch_off_dropout
+from salad_ds.train.loop import switch_off_dropout
+from salad_ds.train.steps import Stepper
 from salad_ds.zero import sharded_loading, start_processes
 
 DEMO = Path(salad_ds.__file__).parent / "recipes/demo.yaml"

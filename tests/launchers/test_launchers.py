@@ -75,7 +75,8 @@ def test_the_teacher_store_is_launched_likewise(start, hostfile):
     found = words(start("deepspeed_hostfile.sh", DEMO, "--verb=precompute", "--hostfile", hostfile, "--dry-run"))
     assert found[-5:] == [*work[:4], DEMO]
     refused(start("local.sh", DEMO, "--verb", "precompute", "--stage", "stage1"), "precompute has no stages")
-    refused(start("local.sh", DEMO, "--verb", "align"), "'align', not train or precompute")
+    refused(start("local.sh", DEMO, "--verb", "report"), "'report', which is not done by several ranks")
+    refused(start("local.sh", DEMO, "--verb", "align", "--checkpoint", "init"), "align takes no --checkpoint")
 
 
 def test_local_takes_the_ranks_from_the_recipe_and_its_overrides(start):
@@ -196,7 +197,8 @@ def test_local_trains(start, tmp_path, tiny_llm_dir):
     overrides += ["teacher.mode=live"]
     loaded = load_recipe(REPOSITORY / recipe, overrides)
     prepare(loaded)
-    align_directory(loaded.path("speech/natural"), loaded.align, quiet=True)
+    for out in ("speech/natural", "speech/held-out"):
+        align_directory(loaded.path(out), loaded.align, quiet=True)
     home = os.environ.get("SALAD_DS_HOME", str(Path("~/.cache/salad_ds").expanduser()))
     done = start("local.sh", recipe, "--stage", "stage1", "--ranks", 1, *overrides, timeout=240, SALAD_DS_HOME=home)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -12,15 +12,18 @@ from salad_ds.config import (
     AdapterConfig,
     DataConfig,
     EncoderConfig,
-    EvaluateConfig,
     MeasureConfig,
     ModelConfig,
     Recipe,
+    SourceConfig,
     SynthConfig,
     TrackingConfig,
 )
+from salad_ds.measure.sequences import Item, held_out, planner_for
 from salad_ds.model.build import build_student
 from salad_ds.synth.synthesize import synthesize_shards
+from salad_ds.teacher.forward import load_teacher
+from salad_ds.teacher.live import LiveTeacher
 
 SENTENCES = [
     "the committee met on a monday and nobody from the bakery came to see them",
@@ -79,7 +82,7 @@ def speech_dir(tmp_path_factory) -> Path:
     """Six sentences, spoken, with word times; the last is too short to be measured."""
     directory = tmp_path_factory.mktemp("spoken")
     texts = [(f"u{i}", sentence, {}) for i, sentence in enumerate(SENTENCES)]
-    synthesize_shards(texts, directory / "speech", SynthConfig(workers=1), made_from={}, quiet=True)
+    synthesize_shards(texts, directory / "speech", SynthConfig(workers=1, asr=""), made_from={}, quiet=True)
     return directory / "speech"
 
 
@@ -91,6 +94,18 @@ def recipe(tmp_path, model_config, speech_dir) -> Recipe:
         model=model_config,
         data=DataConfig(context=128, text_words=[2, 4], speech_words=[2, 4]),
         measure=MeasureConfig(speech=str(speech_dir), items=8, batch=2),
-        evaluate=EvaluateConfig(items=5, batch=3),
+        synth=SynthConfig(workers=1, asr=""),
         tracking=TrackingConfig(enabled=False),
     )
+
+
+@pytest.fixture(scope="session")
+def teacher(decided_llm_dir) -> LiveTeacher:
+    return LiveTeacher(load_teacher(str(decided_llm_dir), "cpu"))
+
+
+@pytest.fixture
+def items(recipe, student, speech_dir) -> list[Item]:
+    """What is measured of the speech, all of it."""
+    planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(speech_dir))], *student)
+    return held_out(planner, 8, 0)

@@ -2,110 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
 
 from salad_ds.config import SourceConfig, SynthConfig, TrainConfig
 from salad_ds.data.collate import Sequence
 from salad_ds.data.shards import ShardSet, Word, write_words
 from salad_ds.errors import CheckpointError, DataError
-from salad_ds.measure.divergences import (
-    QUANTITIES,
-    Utterance,
-    divergences,
-    held_out_sequences,
-    measure,
-    misalignment_of_shards,
-    planner_for,
-    ratio,
-    silent,
-    summary,
-    weights_identity,
-    wrong_speech,
-)
+from salad_ds.measure.divergences import Utterance, divergences, misalignment_of_shards, weights_identity
 from salad_ds.measure.run import find_student, measure_checkpoint
+from salad_ds.measure.sequences import Item, held_out, planner_for, silent, with_speech_of
+from salad_ds.measure.sets import measure
+from salad_ds.measure.statistics import QUANTITIES, columns, ratio, summary
 from salad_ds.model.build import build_student
 from salad_ds.synth.synthesize import synthesize_shards
-from salad_ds.teacher.forward import load_teacher
-from salad_ds.teacher.live import LiveTeacher
+from tests.measure.naive import Naive
 
 
-@pytest.fixture(scope="module")
-def teacher(decided_llm_dir):
-    return LiveTeacher(load_teacher(str(decided_llm_dir), "cpu"))
-
-
-@pytest.fixture
-def sequences(recipe, student, speech_dir):
-    planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(speech_dir))], *student)
-    return held_out_sequences(planner, 8, 0)
-
-
-class Naive:
-    """The definitions of SALAD (arXiv 2510.13632), token by token, dense, float64; no batch, no padding, no packing."""
-
-    def __init__(self, student, teacher_dir) -> None:
-        self.student = copy.deepcopy(student).double()
-        self.teacher = AutoModelForCausalLM.from_pretrained(teacher_dir).double().eval()
-
-    def reading(self, llm, ids: tuple[int, ...]) -> torch.Tensor:
-        """[L, V]: log P(· | w[≤i]) at every i."""
-        return llm(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-
-    def hearing(self, sequence: Sequence, waves: list[np.ndarray]) -> dict[int, torch.Tensor]:
-        """i → [V]: log P(· | c[≤i]) wherever w[i+1] is text and i ≥ 0."""
-        spoken, parts, before, at = iter(waves), [], {}, 0
-        for piece in sequence.pieces:
-            if piece.speech:
-                wave = torch.from_numpy(next(spoken))[None]
-                part = self.student.speech_embeddings(wave, torch.tensor([wave.shape[1]]))[0]
-            else:
-                ids = torch.tensor(sequence.ids[piece.first : piece.last])
-                part = self.student.get_input_embeddings()(ids)
-                before |= {piece.first + k - 1: at + k - 1 for k in range(len(ids)) if piece.first + k > 0}
-            parts.append(part)
-            at += len(part)
-        logits = self.student.llm(inputs_embeds=torch.cat(parts)[None]).logits[0].log_softmax(-1)
-        return {i: logits[place] for i, place in before.items()}
-
-    @torch.no_grad()
-    def quantities(self, sequence: Sequence, wrong: list[np.ndarray]) -> dict[str, float]:
-        ids = sequence.ids[: sequence.pieces[-1].last]
-        q, p = self.reading(self.teacher, ids), self.reading(self.student.llm, ids)
-        heard = self.hearing(sequence, sequence.waves)
-        other = self.hearing(sequence, wrong)
-        nothing = self.hearing(sequence, [np.zeros_like(wave) for wave in sequence.waves])
-
-        def kl(a: torch.Tensor, b: torch.Tensor) -> float:
-            return float((a.exp() * (a - b)).sum())
-
-        return {
-            "tokens": len(heard),
-            "misalignment": sum(kl(p[i], heard[i]) for i in heard),
-            "misalignment_wrong_speech": sum(kl(p[i], other[i]) for i in heard),
-            "misalignment_silence": sum(kl(p[i], nothing[i]) for i in heard),
-            "forgetting": sum(kl(q[i], p[i]) for i in heard),
-            "distillation": sum(kl(q[i], heard[i]) for i in heard),
-        }
-
-
-def test_every_quantity_is_its_definition_computed_alone(student, teacher, sequences, decided_llm_dir):
-    assert len(sequences) == 5 and len({sequence.positions for sequence in sequences}) > 2
-    records = divergences(student[0], teacher, sequences, 3, "test")
+def test_every_quantity_is_its_definition_computed_alone(student, teacher, items, decided_llm_dir):
+    assert len(items) == 5 and len({item.sequence.positions for item in items}) > 2
+    records = divergences(student[0], teacher, items, 3)
     naive = Naive(student[0], decided_llm_dir)
-    for sequence, other, record in zip(sequences, wrong_speech(sequences), records, strict=True):
-        expected = naive.quantities(sequence, other.waves)
+    for item, record in zip(items, records, strict=True):
+        sequence = item.sequence
+        expected = naive.quantities(sequence, item.wrong.waves)
         assert record.key == sequence.key and record.tokens == expected.pop("tokens")
         for name, value in expected.items():
             assert getattr(record, name) == pytest.approx(value, rel=2e-4), name
@@ -114,9 +42,9 @@ def test_every_quantity_is_its_definition_computed_alone(student, teacher, seque
         assert record.heard == sum(p.last - p.first for p in sequence.pieces[first:] if not p.speech) > 0
 
 
-def test_a_batch_gives_what_its_utterances_give(student, teacher, sequences):
-    together = divergences(student[0], teacher, sequences, 5, "test", controls=False)
-    alone = divergences(student[0], teacher, sequences, 1, "test", controls=False)
+def test_a_batch_gives_what_its_utterances_give(student, teacher, items):
+    together = divergences(student[0], teacher, items, 5, controls=False)
+    alone = divergences(student[0], teacher, items, 1, controls=False)
     for a, b in zip(together, alone, strict=True):
         assert (a.key, a.tokens, a.heard) == (b.key, b.tokens, b.heard)
         for name in ("misalignment", "forgetting", "distillation"):
@@ -124,21 +52,21 @@ def test_a_batch_gives_what_its_utterances_give(student, teacher, sequences):
         assert math.isnan(a.misalignment_silence) and math.isnan(a.misalignment_wrong_speech)
 
 
-def test_an_untouched_student_has_forgotten_nothing(model_config, teacher, sequences):
+def test_an_untouched_student_has_forgotten_nothing(model_config, teacher, items):
     fresh, _ = build_student(model_config)
-    for record in divergences(fresh, teacher, sequences, 2, "test", controls=False):
+    for record in divergences(fresh, teacher, items, 2, controls=False):
         assert abs(record.forgetting / record.tokens) < 1e-6
         assert record.misalignment / record.tokens > 0.01
         assert record.distillation == pytest.approx(record.misalignment, rel=1e-4)
 
 
-def test_controls_with_the_same_sound_measure_the_same(student, teacher, sequences):
-    """Another text with the same speech: 'wrong' is then right. A silent utterance: right is silence."""
-    one = sequences[0]
-    twin = replace(one, key="twin", ids=(*one.ids[:-1], one.ids[-1] + 1))
-    for record in divergences(student[0], teacher, [one, twin], 2, "test"):
-        assert record.misalignment_wrong_speech == record.misalignment != record.misalignment_silence
-    (record,) = divergences(student[0], teacher, [silent(one)], 1, "test")
+def test_controls_with_the_same_sound_measure_the_same(student, teacher, items):
+    """With its own speech in the place of its own, 'wrong' is right. Of a silent utterance, right is silence."""
+    one = items[0]
+    (record,) = divergences(student[0], teacher, [replace(one, wrong=one.sequence)], 2)
+    assert record.misalignment_wrong_speech == record.misalignment != record.misalignment_silence
+    mute = silent(one.sequence)
+    (record,) = divergences(student[0], teacher, [Item(0, mute, silent(one.wrong))], 1)
     assert record.misalignment_silence == record.misalignment == record.misalignment_wrong_speech
 
 
@@ -147,24 +75,24 @@ def waves(*lengths: int, level: float) -> list[np.ndarray]:
 
 
 @settings(max_examples=50, deadline=None)
-@given(lengths=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=4))
+@given(lengths=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=2, max_size=2))
 def test_controls_keep_every_length(lengths):
-    given_ = [Sequence(str(i), (i,), [], waves(*row, level=i)) for i, row in enumerate(lengths)]
-    for i, (one, other) in enumerate(zip(given_, wrong_speech(given_), strict=True)):
-        assert [len(w) for w in other.waves] == [len(w) for w in one.waves]
-        assert [len(w) for w in silent(one).waves] == [len(w) for w in one.waves]
-        assert not any(w.any() for w in silent(one).waves)
-        donor = np.concatenate(given_[(i + 1) % len(given_)].waves)
-        sound = np.concatenate(other.waves)
-        assert np.array_equal(sound, np.resize(donor, len(sound)))
-        assert (other.key, other.ids, other.pieces) == (one.key, one.ids, one.pieces)
+    one, donor = (Sequence(str(i), (i,), [], waves(*row, level=i)) for i, row in enumerate(lengths))
+    other = with_speech_of(one, donor)
+    assert [len(w) for w in other.waves] == [len(w) for w in one.waves]
+    assert [len(w) for w in silent(one).waves] == [len(w) for w in one.waves]
+    assert not any(w.any() for w in silent(one).waves)
+    sound = np.concatenate(other.waves)
+    assert np.array_equal(sound, np.resize(np.concatenate(donor.waves), len(sound)))
+    assert (other.key, other.ids, other.pieces) == (one.key, one.ids, one.pieces)
 
 
-def test_what_is_held_out_is_seeded_and_can_be_measured(recipe, student, speech_dir, sequences):
-    def chosen(items: int, seed: int) -> list[Sequence]:
+def test_what_is_held_out_is_seeded_and_can_be_measured(recipe, student, speech_dir, items):
+    def chosen(count: int, seed: int) -> list[Sequence]:
         planner = planner_for(recipe, [SourceConfig(kind="speech", path=str(speech_dir))], *student)
-        return held_out_sequences(planner, items, seed)
+        return [item.sequence for item in held_out(planner, count, seed)]
 
+    sequences = [item.sequence for item in items]
     assert {sequence.key for sequence in sequences} == {f"u{i}" for i in range(5)}, "the word alone has no target"
     again = chosen(8, 0)
     assert [s.key for s in again] == [s.key for s in sequences] and [s.pieces for s in again] == [
@@ -197,13 +125,17 @@ def test_the_standard_error_is_that_of_the_bootstrap_and_of_repetition():
     assert math.isnan(ratio(sums[:1], counts[:1])["se"])
 
 
+def told(records: list[Utterance]) -> dict:
+    return summary(columns(map(asdict, records), ("tokens", "heard", *QUANTITIES)))
+
+
 def test_a_summary_divides_by_the_right_tokens_and_pairs_its_differences():
     random = np.random.default_rng(1)
     records = [
         Utterance(str(i), int(n), int(n) // 2, *(n * x for x in random.uniform(0.1, 0.5, 5)))
         for i, n in enumerate(random.integers(4, 40, 20))
     ]
-    found = summary(records)
+    found = told(records)
     tokens, heard = sum(r.tokens for r in records), sum(r.heard for r in records)
     assert (found["items"], found["tokens"], found["tokens_after_speech"]) == (20, tokens, heard)
     for name in QUANTITIES:
@@ -215,7 +147,7 @@ def test_a_summary_divides_by_the_right_tokens_and_pairs_its_differences():
         found["misalignment_silence"]["mean"] - found["misalignment"]["mean"]
     )
     shifted = [replace(r, misalignment_wrong_speech=r.misalignment + 0.3 * r.tokens) for r in records]
-    assert summary(shifted)["speech_gain_over_wrong"] == pytest.approx({"mean": 0.3, "se": 0.0}, abs=1e-9)
+    assert told(shifted)["speech_gain_over_wrong"] == pytest.approx({"mean": 0.3, "se": 0.0}, abs=1e-9)
 
 
 # ---- the artefact
@@ -230,7 +162,7 @@ def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe,
     def path() -> Path:
         return recipe.path(f"measure/{find_student(recipe, str(copied))[0]}.json")
 
-    first = measure_checkpoint(recipe, str(copied))
+    first = measure_checkpoint(recipe, str(copied))["speech"]
     assert json.loads(path().read_text()) == json.loads(json.dumps(first))
     assert first["schema"] == 1 and first["items"] == len(first["utterances"]) == 5
     assert first["misalignment"]["mean"] > 0 and first["forgetting"]["mean"] > 0 and first["misalignment"]["se"] > 0
@@ -247,7 +179,7 @@ def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe,
     assert measured_again() and not measured_again()
     shutil.rmtree(speech)
     texts = [("v0", "every window of the old house looked out over a garden full of roses", {})]
-    synthesize_shards(texts, speech, SynthConfig(workers=1), made_from={}, quiet=True)
+    synthesize_shards(texts, speech, SynthConfig(workers=1, asr=""), made_from={}, quiet=True)
     assert measured_again() and not measured_again()
     words = ShardSet.open(speech).words(0)
     later = [Word(word.start + 0.05, word.end + 0.05, word.score) for word in words]
@@ -309,9 +241,9 @@ def test_a_student_before_training_is_that_of_its_llm(recipe, decided_llm_dir, t
     assert find_student(recipe, "init")[2] != identity
 
 
-def test_what_the_probe_asks_for_is_the_distillation_loss(recipe, student_dir, speech_dir, student, teacher, sequences):
+def test_what_the_probe_asks_for_is_the_distillation_loss(recipe, student_dir, speech_dir, student, teacher, items):
     found = {row["key"]: row for row in misalignment_of_shards(recipe, student_dir, speech_dir)}
-    records = divergences(student[0], teacher, sequences, 2, "test", controls=False)
+    records = divergences(student[0], teacher, items, 2, controls=False)
     assert found.keys() == {record.key for record in records}
     for record in records:
         assert found[record.key]["tokens"] == record.tokens
@@ -322,7 +254,7 @@ def test_what_cannot_be_measured_is_named(recipe, student, tmp_path):
     with pytest.raises(CheckpointError, match="there is no student in .*nowhere"):
         find_student(recipe, str(tmp_path / "nowhere"))
     recipe.measure.speech = str(tmp_path / "short")
-    synthesize_shards([("s", "stop", {})], tmp_path / "short", SynthConfig(workers=1), made_from={}, quiet=True)
+    synthesize_shards([("s", "stop", {})], tmp_path / "short", SynthConfig(workers=1, asr=""), made_from={}, quiet=True)
     with pytest.raises(DataError, match="no utterance of .*short can be measured"):
         measure(recipe, "x", lambda: student, "x")
     assert not recipe.path("measure/x.json").exists()

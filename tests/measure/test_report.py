@@ -1,5 +1,5 @@
 """The report reads what a run left. The builder below writes such files by the schemas of the stages that make them
-(measure/divergences.py, measure/benchmarks.py, train/loop.py, select/run.py); the spoken clips are real synthesis."""
+(measure/divergences.py, evaluate/results.py, train/loop.py, select/run.py); the spoken clips are real synthesis."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from salad_ds.config import CorpusConfig, ModelConfig, Recipe, SelectConfig, SourceConfig, SynthConfig, TrainConfig
+from salad_ds.config import (
+    CorpusConfig,
+    EvaluateConfig,
+    ModelConfig,
+    Recipe,
+    SelectConfig,
+    SourceConfig,
+    SynthConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from salad_ds.data.shards import Sample, ShardWriter
+from salad_ds.evaluate.results import Result, summarise
 from salad_ds.files import write_json
 from salad_ds.measure import artefacts
 from salad_ds.measure.report import report, terminal_summary
 from salad_ds.measure.verdict import differences, judge
-from salad_ds.select.table import write_table
-from salad_ds.synth.engine import load_engine
-from salad_ds.synth.synthesize import speak
+from salad_ds.synth.speak import Job, Task, speak
+from salad_ds.table import write_table
 
 TEXTS = ["A lighthouse is a tower that guides ships with a bright lamp during the dark and stormy night.",
          "The enzyme speeds up a chemical reaction in the cells of plants and animals without being used up.",
@@ -40,7 +50,8 @@ def make_recipe(work: Path) -> Recipe:
              for name, steps in (("stage1", 120), ("stage2", 8))}
     return Recipe(name="demo", workdir=str(work), model=ModelConfig(llm="packaged:smollm2-135m"), stages=stage,
                   corpora=[CorpusConfig(kind="text", out="text/broad")], select=SelectConfig(text="text/broad"),
-                  synth=SynthConfig(engine="espeak"))
+                  synth=SynthConfig(engine="espeak"),
+                  evaluate=EvaluateConfig(tasks=[TaskConfig("wordnet", items=64, shots=0)], models=["student", "base"]))
 
 
 def measured(checkpoint: str, right: float, wrong: float, silence: float, se: float = 0.01) -> dict[str, Any]:
@@ -54,15 +65,27 @@ def measured(checkpoint: str, right: float, wrong: float, silence: float, se: fl
             "definition": {}}
 
 
-def evaluated(checkpoint: str, text: int, speech: int, items: int = 64) -> dict[str, Any]:
-    def part(correct: int) -> dict[str, Any]:
-        share = correct / items
-        half = 1.96 * math.sqrt(share * (1 - share) / items)
-        return {"correct": correct, "accuracy": share, "ci": [share - half, share + half]}
+def evaluated(model: str, text: int, speech: int | None, items: int = 64, of: int = 64) -> dict[str, Any]:
+    """The first ``text`` items were answered correctly in writing, the first ``speech`` (None: deaf) in speech."""
+    rows = answered(text, speech, items)
+    conditions = ["text"] if speech is None else ["text", "speech"]
+    head = {"schema": 2, "model": model, "task": "wordnet", "of": of, "conditions": conditions, "seed": 0,
+            "shots": {"most": 0}, "context": 256, "spoken": None, "complete": items == of, "made_from": {},
+            "template": {"name": "wordnet", "version": 3, "text": "Definition: {asked}\nWord:", "source": "ours"}}
+    return summarise(head, rows, answered(52, None, 64))
 
-    gap = (text - speech) / items
-    return {"schema": 1, "checkpoint": checkpoint, "task": "wordnet", "items": items, "text": part(text),
-            "speech": part(speech), "gap": {"mean": gap, "ci": [gap - 0.13, gap + 0.13]}, "chance": 0.25, "rows": []}
+
+def answered(text: int, speech: int | None, items: int) -> list[dict[str, Any]]:
+    rows = []
+    for i in range(items):
+        row: dict[str, Any] = {"id": f"i{i}", "domain": ["noun.act", "noun.food"][i % 2], "answer": 1, "shots": 0,
+                               "characters": [4, 4, 4, 4], "error": ""}
+        for condition, right in (("text", text), ("speech", speech)):
+            if right is not None:
+                scores = [-2.0, -1.0 if i < right else -3.0, -2.5, -2.5]
+                row |= {f"{condition}_logprob": scores, f"{condition}_tokens": [1, 1, 1, 1]}
+        rows.append(row)
+    return rows
 
 
 def log_rows(steps: int, start: float) -> list[dict[str, float]]:
@@ -106,12 +129,12 @@ def write_selection(work: Path, clusters: int = 24) -> None:
 
 def write_speech(directory: Path, engine_name: str = "espeak") -> None:
     """The texts spoken by a real engine, with its word times."""
-    engine = load_engine(engine_name)
+    job = Job.of(SynthConfig(engine=engine_name, asr=""), None)
     with ShardWriter(directory, "selected", made_from={}, words_engine=engine_name) as writer:
         for number, text in enumerate(TEXTS):
-            said = speak(engine, (f"t{number}", text, {"cluster": number}), [engine.voices[0]], 0)
-            assert said.sample is not None, said.detail
-            writer.add(said.sample, said.words)
+            said = speak(job, Task(number, f"t{number}", text, {"cluster": number}))
+            assert said.audio, said.detail
+            writer.add(Sample(f"t{number}", said.meta, said.audio), said.words)
         writer.reject("no speakable word", "t9", "'***'")
 
 
@@ -122,7 +145,8 @@ def write_run(work: Path, engine: str = "espeak") -> Recipe:
                                         ("stage1", (0.93, 0.95, 0.96), (51, 20)),
                                         ("stage2", (0.86, 0.95, 0.97), (51, 27))):
         write_json(work / f"measure/{checkpoint}.json", measured(checkpoint, *values))
-        write_json(work / f"evaluate/{checkpoint}.json", evaluated(checkpoint, *correct))
+        write_json(work / f"evaluate/{checkpoint}/wordnet.json", evaluated(checkpoint, *correct))
+    write_json(work / "evaluate/base/wordnet.json", evaluated("base", 52, None))
     for name, start in (("stage1", 2.2), ("stage2", 0.2)):
         (work / name).mkdir(parents=True, exist_ok=True)
         rows = log_rows(recipe.stages[name].steps, start)
@@ -243,8 +267,8 @@ def test_partial_and_damaged_pieces_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "measure/init.json", measured("init", 1.3, 1.3, 1.3))
     write_json(tmp_path / "measure/stage1.json", measured("stage2", 1.2, 1.3, 1.3))  # of another checkpoint
     write_json(tmp_path / "measure/stage2.json", measured("stage2", math.nan, 1.3, 1.3))
-    (tmp_path / "evaluate").mkdir()
-    (tmp_path / "evaluate/init.json").write_text("{torn")
+    (tmp_path / "evaluate/init").mkdir(parents=True)
+    (tmp_path / "evaluate/init/wordnet.json").write_text("{torn")
     (tmp_path / "stage1").mkdir()
     (tmp_path / "stage1/log.jsonl").write_text(json.dumps(log_rows(5, 1.0)[0]) + '\n{"step": 2, "lo')
     room = tmp_path / "stage2/selection"
@@ -252,18 +276,36 @@ def test_partial_and_damaged_pieces_are_named(tmp_path: Path) -> None:
     (room / "clusters.parquet").write_bytes(b"PAR1 no")
     words = visible(report(recipe).read_text())
     for piece in ("measure/stage1.json cannot be used", "measure/stage2.json cannot be used",
-                  "evaluate/init.json cannot be used", "stage1 stopped after step 1 of 120", "1 line(s) cannot be read",
-                  "clusters.parquet cannot be read",
+                  "evaluate/init/wordnet.json cannot be used", "stage1 stopped after step 1 of 120",
+                  "1 line(s) cannot be read", "clusters.parquet cannot be read",
                   "Only the untrained student was measured"):
         assert piece in words, piece
+
+
+def test_what_did_not_end_says_so_wherever_it_is_shown(tmp_path: Path) -> None:
+    """A run that was killed left answers in its log: they are counted, and never shown without their count."""
+    recipe = make_recipe(tmp_path)
+    result = Result(tmp_path / "evaluate/init", "wordnet", {})
+    result.begin({key: value for key, value in evaluated("init", 10, 10).items() if key != "complete"})
+    for condition in ("text", "speech"):
+        log = result.log(condition, 0)
+        log.append([{**row, "logprob": row[f"{condition}_logprob"], "tokens": row[f"{condition}_tokens"]}
+                    for row in answered(9, 5, 12)])
+        log.close()
+    write_json(tmp_path / "measure/init.json", measured("init", 1.3, 1.3, 1.3))
+    page = visible(report(recipe).read_text())
+    assert page.count("12 of 64, not finished") >= 4, "problems, verdict, tile and table"
+    assert "init on wordnet: 12 of 64, not finished" in page and "9 of 12" in page
+    assert "n = 12 of 64, not finished" in terminal_summary(recipe)
+    assert json.loads((tmp_path / "report/summary.json").read_text())["evaluate"]["init"]["complete"] is False
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     recipe.name = "<script>alert(1)</script>"
     result = evaluated("init", 10, 10)
-    result["task"] = '"><img src=x onerror=alert(1)>'
-    write_json(tmp_path / "evaluate/init.json", result)
+    result["template"]["text"] = '"><img src=x onerror=alert(1)>'
+    write_json(tmp_path / "evaluate/init/wordnet.json", result)
     html = report(recipe).read_text()
     assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
     Elements(html)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from salad_ds.errors import RecipeError
+from salad_ds.select import assign
 from salad_ds.select.assign import balanced, size_bounds
 
 
@@ -53,3 +54,57 @@ def test_prices_of_a_like_problem_change_the_way_not_the_result():
     labels, prices = balanced(costs, 45, 55)
     again, _ = balanced(costs, 45, 55, prices)
     assert costs[np.arange(400), labels].sum() == pytest.approx(costs[np.arange(400), again].sum(), rel=1e-5)
+
+
+def greedy(costs, high):
+    """Every point takes its cheapest cluster that is not full, those with most to lose first."""
+    two = np.sort(costs, axis=1)[:, :2]
+    labels, room = np.empty(len(costs), int), np.full(costs.shape[1], high)
+    for point in np.argsort(two[:, 0] - two[:, 1], kind="stable"):
+        cluster = np.where(room > 0, costs[point], np.inf).argmin()
+        labels[point] = cluster
+        room[cluster] -= 1
+    return labels
+
+
+def unequal(n, k, seed):
+    """Squared distances of points around centres of very unequal weight to k of the points."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(2 * k, 16))
+    points = centres[random.choice(2 * k, n, p=random.dirichlet(np.full(2 * k, 0.3)))] + random.normal(size=(n, 16))
+    chosen = points[random.choice(n, k, replace=False)]
+    return ((points[:, None] - chosen) ** 2).sum(2).astype(np.float32)
+
+
+def test_it_is_far_cheaper_than_greed_and_not_dearer_than_the_dual_says():
+    costs = unequal(4000, 32, 0)
+    low, high = size_bounds(4000, 32)
+    labels, prices = balanced(costs, low, high, exact=False)
+    own, naive = (costs[np.arange(4000), found].sum(dtype=float) for found in (labels, greedy(costs, high)))
+    free = costs.min(1).sum(dtype=float)
+    assert own - free < 0.8 * (naive - free)
+    bound = (costs + prices).min(1).sum(dtype=float) - (high * prices.clip(0)).sum() + (low * (-prices).clip(0)).sum()
+    assert bound <= own <= bound * 1.001, "by duality no assignment costs less than the bound"
+
+
+def test_many_points_move_at_once_and_the_bounds_hold(monkeypatch):
+    costs = unequal(3000, 12, 1)
+    low, high = size_bounds(3000, 12)
+    labels = costs.argmin(1).astype(np.int32)
+    assert np.bincount(labels, minlength=12).max() > 2 * high
+    monkeypatch.setattr(assign, "AT_ONCE", 100)
+    assign.Paths(costs, labels, low, high).settle(exact=False)
+    sizes = np.bincount(labels, minlength=12)
+    assert low <= sizes.min() and sizes.max() <= high
+    best = balanced(costs, low, high)[0]
+    assert costs[np.arange(3000), labels].sum() < 1.05 * costs[np.arange(3000), best].sum()
+
+
+def test_the_result_does_not_depend_on_the_threads(monkeypatch):
+    costs, results = unequal(5000, 24, 2), []
+    monkeypatch.setattr(assign, "BLOCK", 512)
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(assign, "cores", lambda threads=threads: threads)
+        results.append(balanced(costs, *size_bounds(5000, 24)))
+    for labels, prices in results[1:]:
+        assert np.array_equal(labels, results[0][0]) and np.array_equal(prices, results[0][1])

@@ -1,8 +1,16 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
+from salad_ds.select import assign
 from salad_ds.select.assign import size_bounds
 from salad_ds.select.cluster import balanced_kmeans, nearest_rows, telling_words
 
@@ -50,6 +58,67 @@ def test_the_seed_decides_all(tmp_path):
     a, b = balanced_kmeans(x, 10, 3), balanced_kmeans(np.load(tmp_path / "x.npy", mmap_mode="r"), 10, 3)
     assert np.array_equal(a.labels, b.labels) and np.array_equal(a.centres, b.centres)
     assert not np.array_equal(a.labels, balanced_kmeans(x, 10, 4).labels)
+
+
+def test_threads_and_samples_change_nothing_and_little(monkeypatch):
+    x = skewed(6000, 16, 3)
+    whole = balanced_kmeans(x, 8, 0)
+    monkeypatch.setattr("salad_ds.select.cluster.SAMPLE_PER_CLUSTER", 100)
+    found = []
+    for threads in (1, 2):
+        monkeypatch.setattr(assign, "cores", lambda threads=threads: threads)
+        found.append(balanced_kmeans(x, 8, 0))
+    assert np.array_equal(found[0].labels, found[1].labels) and np.array_equal(found[0].centres, found[1].centres)
+    assert found[0].inertia < 1.02 * whole.inertia, "centres that were found on a seventh of the points"
+
+
+def test_vectors_of_half_precision_give_nearly_the_same_clusters():
+    x = skewed(2000, 24, 4)
+    whole, half = balanced_kmeans(x, 8, 0), balanced_kmeans(x.astype(np.float16), 8, 0)
+    assert (whole.labels == half.labels).mean() > 0.95 and half.inertia < 1.001 * whole.inertia
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_200_000_vectors_stay_within_the_memory_that_the_docstring_says(tmp_path):
+    n, d, k = 200_000, 384, 128
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(400, d)).astype(np.float32)
+    weights = random.dirichlet(np.full(400, 0.3))
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=(n, d))
+    for first in range(0, n, 20_000):
+        part = centres[random.choice(400, 20_000, p=weights)] + 1.5 * random.normal(size=(20_000, d))
+        x[first:first + 20_000] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    x.flush()
+    job = ("import json, sys, numpy as np; from salad_ds.select.cluster import balanced_kmeans as f; "
+           "x = np.load(sys.argv[1], mmap_mode='r'); input(); a = f(x, 128, 0); "
+           "print(json.dumps([a.inertia, a.sizes.tolist()]))")
+    process = subprocess.Popen([sys.executable, "-c", job, str(tmp_path / "x.npy")], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    anonymous, before, peak = 0, 0, 0
+    assert process.stdin is not None and process.stdout is not None
+    time.sleep(8)  # imports
+    began = time.monotonic()
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        anonymous = int(status.split("RssAnon:")[1].split()[0]) * 1024 if "RssAnon:" in status else 0
+        if not before:
+            before = anonymous
+            process.stdin.write("\n")
+            process.stdin.flush()
+        peak = max(peak, anonymous)
+        time.sleep(0.005)
+    inertia, sizes = json.loads(process.stdout.read())
+    sample = 256 * k
+    threads = assign.cores()
+    formula = 4 * n * k + 40 * n + 8 * sample * (d + k) + 8 * 16384 * (d + k) * threads
+    print(f"{time.monotonic() - began:.0f} s, {(peak - before) / 1e6:.0f} MB of {formula / 1e6:.0f} MB")
+    assert peak - before < formula + (64 << 20)
+    low, high = size_bounds(n, k)
+    assert low <= min(sizes) and max(sizes) <= high
+    rows = random.choice(n, 40_000, replace=False)
+    plain = KMeans(k, n_init=1, max_iter=25, random_state=0).fit(np.asarray(x[rows]))
+    assert inertia < 1.06 * plain.inertia_ / len(rows), "the price of balance, on topics of very unequal size"
 
 
 def test_clusters_can_be_named():

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare, kstest
 
 from salad_ds.assets import resolve
-from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, SelectConfig, SynthConfig
+from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, SelectConfig, SynthConfig, TrackingConfig
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.errors import CheckpointError, DataError, RecipeError
 from salad_ds.measure.divergences import weights_identity
-from salad_ds.select.run import sample, select, selection_directory, synthesize_selected
-from salad_ds.select.sample import target
-from salad_ds.select.table import read_table
+from salad_ds.select.run import STEPS, report, select, selection_directory, synthesize_selected
+from salad_ds.select.sample import draw, target
+from salad_ds.select.steps import budget_of
+from salad_ds.table import read_table
 from salad_ds.teacher import identity
 
 pytestmark = pytest.mark.assets
@@ -40,12 +42,12 @@ def recipe(tmp_path_factory, tiny_llm_dir, whisper_dir):
     with ShardWriter(work / "text" / "wordnet", source="wordnet") as writer:
         for i, (domain, text) in enumerate(glosses()):
             writer.add(Sample(f"w{i:03d}", {"text": text, "domain": domain}))
-    made = Recipe(name="t", workdir=str(work), synth=SynthConfig(workers=1))
+    made = Recipe(name="t", workdir=str(work), synth=SynthConfig(workers=1, asr="packaged:whisper-tiny.en"),
+                  tracking=TrackingConfig(enabled=False))
     made.model = ModelConfig(llm=str(tiny_llm_dir), encoder=EncoderConfig("whisper", str(whisper_dir)),
                              adapter=AdapterConfig(layers=1, width=32, mlp=64, heads=4, kv_heads=2, stack=4))
     made.data.text_words = made.data.speech_words = [2, 4]
-    made.select = SelectConfig(text="text/wordnet", clusters=3, probe_items=3, gamma=2.0, max_cer=0.5, budget_items=20,
-                               asr="packaged:whisper-tiny.en")
+    made.select = SelectConfig(text="text/wordnet", clusters=3, probe_items=3, gamma=2.0, max_cer=0.5, budget_items=20)
     return made
 
 
@@ -101,10 +103,10 @@ def test_the_tables_say_what_was_done(selected):
 def test_a_second_run_makes_nothing_and_a_lost_table_comes_back_byte_for_byte(selected):
     room = selection_directory(selected)
     before = files(room)
-    times = {path: path.stat().st_mtime_ns for path in room.rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in room.rglob("*") if path.is_file() and path.name != ".lock"}
     select(selected, quiet=True)
-    assert times == {path: path.stat().st_mtime_ns for path in room.rglob("*") if path.is_file()}
-    for path in [*room.glob("*.parquet"), *room.glob("probe-*/heard-*.parquet"), room / "embeddings.npy"]:
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    for path in [*room.glob("*.parquet"), *room.glob("probe-*/*.rows.jsonl"), room / "embeddings.npy"]:
         path.unlink()
     select(selected, quiet=True)
     assert files(room) == before
@@ -163,7 +165,66 @@ def test_wrong_settings_are_refused(selected, tmp_path):
     synthesize_selected(selected)
     with pytest.raises(RecipeError, match="holds speech"):
         select(made)
-    with pytest.raises(DataError, match="probes.parquet"):
-        empty = Recipe(name="t", workdir=str(tmp_path))
-        empty.select.budget_items = 4
-        sample(empty, None, None, None)
+    with pytest.raises(RecipeError, match="no step 'draw'"):
+        select(made, "draw")
+
+
+def test_a_step_alone_makes_its_table_or_says_what_it_lacks(selected, capsys):
+    room = selection_directory(selected)
+    before = files(room)
+    select(selected, "probe")
+    assert "9 texts" in capsys.readouterr().out
+    kept = vars(selected.select).copy()
+    try:
+        for step, changed, lacking in (("cluster", {"embed_dtype": "float16"}, "embed"),
+                                       ("probe", {"clusters": 4}, "cluster"), ("sample", {"probe_items": 2}, "probe")):
+            vars(selected.select).update(kept | changed)
+            with pytest.raises(DataError) as error:
+                select(selected, step)
+            assert error.value.mend == f"run the step {lacking} first"
+    finally:
+        vars(selected.select).update(kept)
+    for step, table in zip(STEPS, ("embeddings.npy", "texts.parquet", "probes.parquet", "clusters.parquet"),
+                           strict=True):
+        (room / table).unlink()
+        select(selected, step)
+        assert (room / table).read_bytes() == before[table]
+    assert files(room) == before
+
+
+def test_what_is_drawn_by_the_tables_of_a_real_run_matches_the_formula(selected):
+    """The tables' own P_target and clusters, drawn by many seeds; texts are enough for no cluster to run out."""
+    found = tables(selected)
+    p = np.array([row["p_target"] for row in found["clusters"]])
+    labels = np.repeat([row["cluster"] for row in found["texts"]], 50)
+    chances = []
+    for seed in range(40):
+        counts = np.bincount(labels[draw(labels, p, seed, items=300)], minlength=3)
+        chances.append(chisquare(counts, 300 * p).pvalue)
+    assert kstest(chances, "uniform").pvalue > 1e-3
+
+
+def test_budgets_by_precedence(selected, tmp_path):
+    made = Recipe(name="t", workdir=str(tmp_path))
+    made.select.text = "text"
+    with pytest.raises(DataError, match="budget"):
+        budget_of(made)
+    made.select.budget_hours = 0.5
+    assert budget_of(made) == {"seconds": 1800.0}
+    made.select.budget_items = 7
+    assert budget_of(made) == {"items": 7}
+
+
+def test_a_cluster_that_is_set_aside_is_listed_with_the_reason(selected):
+    kept = selected.select.max_cer
+    rates = sorted(row["cer"] for row in tables(selected)["clusters"])
+    try:
+        selected.select.max_cer = (rates[1] + rates[2]) / 2
+        clusters = select(selected, quiet=True)
+    finally:
+        selected.select.max_cer = kept
+    aside = [row for row in clusters.to_pylist() if row["set_aside"]]
+    assert [(row["cer"], row["set_aside"], row["drawn"]) for row in aside] == [(rates[2], "character error rate", 0)]
+    lines = report(clusters).splitlines()
+    assert sum("[set aside: character error rate]" in line for line in lines) == 1 and "1 set aside" in lines[-1]
+    select(selected, quiet=True)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from salad_ds.errors import DataError
-from salad_ds.select.sample import draw, expected_seconds, gap_of, target
+from salad_ds.select.sample import draw, expected_seconds, gap_of, shrunk, target
 
 M = np.array([0.2, 0.5, 1.0, 1.4, 0.8])
 SIZES = np.array([9000, 11000, 10000, 10500, 9500])
@@ -87,20 +87,51 @@ def test_the_interval_of_m_covers_the_truth_as_often_as_it_says():
     covered = 0
     for _ in range(1000):
         tokens = random.integers(10, 40, 12)
-        gap = gap_of(random.normal(0.5, 0.15, 12) + 0.3 * random.normal(size=12), tokens, [0.0] * 12, 0.15)
+        gap = gap_of(random.normal(0.5, 0.15, 12) + 0.3 * random.normal(size=12), tokens, [0.0] * 12, 12, 0, 0.15)
         covered += gap.low <= 0.5 <= gap.high
     assert 910 <= covered <= 975
 
 
 def test_a_gap_is_weighted_by_tokens_and_says_why_a_cluster_is_set_aside():
-    assert gap_of([0.1, 0.4], [30, 10], [0.0, 0.1], 0.15).m == pytest.approx(0.175)
-    assert gap_of([0.1, 0.4], [30, 10], [0.0, 0.1], 0.15).set_aside == ""
-    assert gap_of([0.1], [5], [0.0, 5.0], 0.4).set_aside == "character error rate", "one loop counts as 1"
-    assert gap_of([0.1], [5], [0.0, 5.0], 0.6).set_aside == ""
-    assert gap_of([], [], [], 0.15).set_aside == "cannot be spoken"
-    assert gap_of([], [], [0.0], 0.15).set_aside == "cannot be measured"
-    single = gap_of([0.3], [5], [0.0], 0.15)
+    assert gap_of([0.1, 0.4], [30, 10], [0.0, 0.1], 2, 0, 0.15).m == pytest.approx(0.175)
+    assert gap_of([0.1, 0.4], [30, 10], [0.0, 0.1], 2, 0, 0.15).set_aside == ""
+    assert gap_of([0.1], [5], [0.0, 5.0], 2, 0, 0.4).set_aside == "character error rate", "one loop counts as 1"
+    assert gap_of([0.1], [5], [0.0, 5.0], 2, 0, 0.6).set_aside == ""
+    assert gap_of([0.1], [5], [0.0], 1, 3, 0.15).cer == 0.75, "what cannot be spoken is not said"
+    assert gap_of([0.1], [5], [0.0], 1, 3, 0.15).set_aside == "character error rate"
+    assert gap_of([], [], [], 0, 2, 0.15).set_aside == "cannot be spoken"
+    assert gap_of([], [], [0.0], 1, 0, 0.15).set_aside == "cannot be measured"
+    trusted = gap_of([0.3], [5], [], 1, 0, 0.15)
+    assert np.isnan(trusted.cer) and trusted.set_aside == "", "no recogniser, no rate"
+    single = gap_of([0.3], [5], [0.0], 1, 0, 0.15)
     assert single.m == pytest.approx(0.3) and np.isnan(single.error)
+
+
+def test_shrinking_brings_the_target_nearer_to_that_of_the_true_m():
+    random = np.random.default_rng(0)
+    distance = np.zeros(2)
+    for _ in range(200):
+        true = random.normal(0.4, 0.06, 16).clip(0.05)
+        probes = random.integers(2, 6, 16)
+        said = [random.gamma(4, m / 4, n) for m, n in zip(true, probes, strict=True)]
+        m = np.array([values.mean() for values in said])
+        error = np.array([values.std(ddof=1) / len(values) ** 0.5 for values in said])
+        p, *guesses = (target(np.full(16, 1 / 16), values, np.zeros(16, bool), 5.0, "active")
+                       for values in (true, m, shrunk(m, error, probes)))
+        distance += [np.abs(guess - p).sum() / 2 for guess in guesses]
+    assert distance[1] < 0.7 * distance[0]
+
+
+def test_shrinking_moves_the_unsure_more_and_the_sure_not_at_all():
+    m = np.array([0.2, 0.4, 0.6, 0.8, np.nan])
+    error = np.array([0.05, 0.05, np.nan, 0.025, np.nan])
+    moved = shrunk(m, error, np.array([4, 4, 1, 16, 0]))
+    share = np.abs(moved - m)[:4] / np.abs(m - 0.55)[:4]
+    assert share[2] > share[0] > share[3] > 0 and np.isnan(moved[4])
+    assert np.all(np.diff(moved[:4]) > 0)
+    sure = np.array([0.2, 0.4])
+    assert np.array_equal(shrunk(sure, np.zeros(2), np.array([3, 3])), sure)
+    assert np.array_equal(shrunk(sure, np.full(2, np.nan), np.array([1, 1])), sure)
 
 
 def test_expected_seconds_follow_the_probes_pace():

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad_ds.config import CHOICES, SynthConfig
 from salad_ds.errors import DataError, RecipeError
-from salad_ds.synth.engine import item_seed, load_engine, word_times
+from salad_ds.synth.engine import ENGINES, item_seed, load_engine, word_times
 
 
 @st.composite
@@ -46,5 +47,6 @@ def test_seeds_are_fixed_and_differ_by_key_and_seed():
 
 
 def test_an_unknown_engine_is_a_recipe_error():
-    with pytest.raises(RecipeError, match="hibari, espeak"):
-        load_engine("hiberi")
+    with pytest.raises(RecipeError, match=", ".join(ENGINES)):
+        load_engine(SynthConfig(engine="hiberi"))
+    assert set(ENGINES) == set(dict((entry[:2], entry[2]) for entry in CHOICES)["synth", "engine"])

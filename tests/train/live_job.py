@@ -23,7 +23,7 @@ from salad_ds.teacher.stored import StoredTeacher
 from salad_ds.text import text_key
 from salad_ds.train.engine import deepspeed_config, start_engine
 from salad_ds.train.feed import Feed
-from salad_ds.train.loop import Stepper
+from salad_ds.train.steps import Stepper
 from salad_ds.zero import sharded_loading, start_processes
 from tests.train.parity import ROWS, batches, rows_of, stage, student
 

@@ -16,6 +16,7 @@ from salad_ds.data.plan import Skipped
 from salad_ds.data.stream import Step
 from salad_ds.errors import DataError
 from salad_ds.train.lockstep import in_step
+from salad_ds.train.stop import StopRequests
 
 
 def steps(case: str, rank: int) -> Iterator[Step]:
@@ -37,7 +38,7 @@ def steps(case: str, rank: int) -> Iterator[Step]:
 def run(case: str) -> str:
     skipped, taken = Skipped(0.04), 0
     try:
-        for _ in in_step(steps(case, dist.get_rank()), skipped, torch.device("cpu")):
+        for _ in in_step(steps(case, dist.get_rank()), skipped, torch.device("cpu"), StopRequests()):
             taken += 1
             dist.barrier()  # the step: a rank that took one more than the other would wait here for ever
         end = "done"

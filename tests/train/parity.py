@@ -130,7 +130,7 @@ def sharded(llm: str, out: Path, steps: int, alpha: float, micro_batch: int, con
 
     from salad_ds.train.engine import deepspeed_config, start_engine
     from salad_ds.train.feed import Feed
-    from salad_ds.train.loop import Stepper
+    from salad_ds.train.steps import Stepper
     from salad_ds.zero import sharded_loading, start_processes
 
     torch.set_num_threads(1)

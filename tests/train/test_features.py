@@ -22,7 +22,9 @@ from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, write_word
 from salad_ds.data.stream import Stream
 from salad_ds.encode import cut_up, encode
 from salad_ds.errors import DataError, RecipeError
-from salad_ds.measure.divergences import QUANTITIES, divergences, held_out_sequences, planner_for
+from salad_ds.measure.divergences import divergences
+from salad_ds.measure.sequences import held_out, planner_for
+from salad_ds.measure.statistics import QUANTITIES
 from salad_ds.model.build import build_student, load_tokenizer
 from salad_ds.model.encoder import build_encoder
 from salad_ds.model.encoder_base import SpeechEncoder
@@ -112,9 +114,9 @@ def test_measurements_from_the_cache_are_those_from_audio(load):
     found = []
     for recipe in (load(), load("data.features=cache")):
         planner = planner_for(recipe, recipe.stages["stage1"].sources[:1], model, tokenizer)
-        sequences = held_out_sequences(planner, 4, 0)
-        assert all(bool(s.waves) == (recipe.data.features == "audio") for s in sequences)
-        found.append(divergences(model, teacher, sequences, 3, "test"))
+        items = held_out(planner, 4, 0)
+        assert all(bool(item.sequence.waves) == (recipe.data.features == "audio") for item in items)
+        found.append(divergences(model, teacher, items, 3))
     assert len(found[0]) == 4
     for one, other in zip(*found, strict=True):
         assert (one.key, one.tokens, one.heard) == (other.key, other.tokens, other.heard)

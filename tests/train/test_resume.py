@@ -35,7 +35,7 @@ def test_kill_9_of_the_run_alone_and_go_on(prepared, work, tmp_path):
     whole = tmp_path / "whole"
     shutil.copytree(work, whole)
     deepspeed(2, "salad_ds", "train", prepared, f"workdir={whole}")
-    road = [sys.executable, "-m", "salad_ds", "run", str(prepared), f"workdir={work}", "evaluate.items=0"]
+    road = [sys.executable, "-m", "salad_ds", "run", str(prepared), f"workdir={work}", "evaluate.tasks=[]"]
     with open(tmp_path / "killed.log", "w") as log:
         job = subprocess.Popen(road, env=environment(), cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, text=True)
         end = time.monotonic() + 150

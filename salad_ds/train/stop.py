@@ -1,0 +1,39 @@
+"""Being told to stop: a checkpoint within the grace time, and an exit code that asks to be started again.
+
+Cluster managers send SIGTERM (preemption, node drain) or SIGUSR1 (SLURM's ``--signal``, before the time limit). Each
+rank only notes it; before the next step the ranks agree (lockstep.py), write a checkpoint and raise Stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+
+class StopRequests:
+    """A context manager that notes SIGTERM and SIGUSR1 instead of dying of them. ``asked``: the name of the first one
+    that came, "" as long as none did. Only a process's main thread can listen; elsewhere nothing is noted."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.asked = ""
+        self.agreed = False
+        """Whether some rank was asked and all know."""
+        self.before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.note) for number in self.SIGNALS}
+        return self
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        if not self.asked:
+            self.asked = signal.Signals(number).name
+            print(f"{self.asked}: stopping, with a checkpoint", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
