@@ -124,11 +124,15 @@ launch() {  # COMMAND, shown or started in this process's place
     exec "${COMMAND[@]}"
 }
 
+tell() {  # PROCESS: tell the job that it was started as to stop; some launchers have another way
+    kill -TERM "$1"
+}
+
 launch_again() {  # RESTARTS times, while the job fails; a job that was told to stop (by TERM, INT or USR1) is not restarted
-    local code tries=${RESTARTS:-0} told=""
-    [[ -z $DRY_RUN && $tries -gt 0 ]] || launch
+    local code tries=${RESTARTS:-0} told="" job=""
+    [[ -z $DRY_RUN ]] || launch
     without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
-    trap 'told=yes; kill -TERM "$job" 2>/dev/null' TERM INT USR1
+    trap 'told=yes; [[ -z $job ]] || tell "$job" 2>/dev/null || true' TERM INT USR1
     while :; do
         "${COMMAND[@]}" &
         job=$!
@@ -138,6 +142,8 @@ launch_again() {  # RESTARTS times, while the job fails; a job that was told to 
             code=0
             wait "$job" || code=$?
         done
+        job=""
+        [[ -z $told || $code -ne 0 ]] || code=143  # `deepspeed` says 0 of a child that died of a signal
         if ((code == 0 || tries == 0)) || [[ -n $told ]]; then
             exit "$code"
         fi
@@ -145,5 +151,6 @@ launch_again() {  # RESTARTS times, while the job fails; a job that was told to 
         printf '%s: ended with exit code %s; starting again from its newest checkpoint (%s more times)\n' \
             "$(basename "$0")" "$code" "$tries" >&2
         sleep 5
+        [[ -z $told ]] || exit "$code"
     done
 }

@@ -18,6 +18,13 @@ read_arguments "--ranks --restarts --master_port" "$@"
 find_programs
 [[ -n $RANKS ]] || RANKS=$(ranks_of_recipe)
 
+tell() {  # the ranks: `deepspeed` would die of a TERM and leave them alone, its child would hide their exit code
+    local child
+    for child in $(pgrep -P "$1"); do
+        pkill -TERM -P "$child" || kill -TERM "$child"
+    done
+}
+
 COMMAND=(deepspeed)
 # DeepSpeed would take a hostfile that lies at its default place, and leave this machine.
 [[ -e /job/hostfile ]] && COMMAND+=(--hostfile /dev/null)

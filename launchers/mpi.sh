@@ -28,6 +28,20 @@ first_machine() {
     fail "$HOSTFILE names no machine" "write a line 'name slots=GPUS' per machine"
 }
 
+first_of_allocation() {  # what mpirun takes its machines from without a hostfile
+    if [[ -n ${SLURM_JOB_NODELIST:-} ]]; then
+        scontrol show hostnames "$SLURM_JOB_NODELIST" | sed 1q
+    elif [[ -n ${PBS_NODEFILE:-} ]]; then
+        sed 1q "$PBS_NODEFILE"
+    else
+        printf '127.0.0.1\n'
+    fi
+}
+
+tell() {  # mpirun hands USR1 on to all ranks; of a TERM it kills them after a second
+    kill -USR1 "$1"
+}
+
 read_arguments "--ranks --hostfile --master_addr --master_port --restarts" "$@"
 [[ -n $RANKS ]] || fail "the number of ranks was not given" "add --ranks N, over all machines"
 find_programs
@@ -36,7 +50,7 @@ if [[ -n $HOSTFILE ]]; then
     [[ -f $HOSTFILE ]] || fail "hostfile $HOSTFILE does not exist" "write a line 'name slots=GPUS' per machine"
     MASTER_ADDR=${MASTER_ADDR_OPTION:-$(first_machine)}
 else
-    MASTER_ADDR=${MASTER_ADDR_OPTION:-127.0.0.1}
+    MASTER_ADDR=${MASTER_ADDR_OPTION:-$(first_of_allocation)}
 fi
 export MASTER_ADDR MASTER_PORT=${MASTER_PORT_OPTION:-29500}
 without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}

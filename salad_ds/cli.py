@@ -66,9 +66,9 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 def evaluate(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.evaluate.run import evaluate_checkpoint
+    from salad_ds.evaluate.verb import evaluate
 
-    evaluate_checkpoint(recipe, arguments.checkpoint)
+    evaluate(recipe, arguments.checkpoint)
 
 
 def select(recipe: Recipe, arguments: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """Which rank this process is, whoever started it: ``deepspeed``, ``torchrun``, ``mpirun`` or ``srun``.
 
 The first two say so in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, which is what torch reads and what
-all of salad_ds asks. MPI and SLURM have words of their own for the first three, and none for the last two: launchers/mpi.sh
-and launchers/slurm.sbatch export those.
+all of salad_ds asks. MPI and SLURM have words of their own for the first three, and none for the last two:
+launchers/mpi.sh and launchers/slurm.sbatch export those.
 """
 
 from __future__ import annotations

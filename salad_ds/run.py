@@ -103,7 +103,7 @@ def road(recipe: Recipe, recipe_path: str, overrides: list[str]) -> list[Station
     def examine(checkpoint: str) -> None:
         if recipe.measure.speech or recipe.measure.sets:
             stations.append((f"measure {checkpoint}", measure(checkpoint)))
-        if recipe.evaluate.tasks:
+        if recipe.evaluate.tasks or recipe.evaluate.echo:
             stations.append((f"evaluate {checkpoint}", evaluate(checkpoint)))
 
     examine("init")
@@ -149,9 +149,9 @@ def run_evaluate(recipe: Recipe, recipe_path: str, overrides: list[str], checkpo
     """Benchmarks of a checkpoint: on the ranks of its stage if they have a GPU each, else in this process."""
     if launch_examination(recipe, recipe_path, overrides, "evaluate", checkpoint):
         return
-    from salad_ds.evaluate.run import evaluate_checkpoint
+    from salad_ds.evaluate.verb import evaluate
 
-    evaluate_checkpoint(recipe, checkpoint)
+    evaluate(recipe, checkpoint)
 
 
 def launch_examination(recipe: Recipe, recipe_path: str, overrides: list[str], verb: str, checkpoint: str) -> bool:

@@ -125,7 +125,7 @@ def regressions(students: Sequence[Checkpoint]) -> list[Related]:
     complete; apart where they were not asked, or measured on, the same."""
     tasks = list(dict.fromkeys(task for one in students for task in one.tasks))
     found = []
-    for task in [*tasks, MEAN] if len(tasks) > 1 else tasks:
+    for task in [MEAN, *tasks] if len(tasks) > 1 else tasks:
         table: dict[tuple[str, str], list[Checkpoint]] = {}
         for one in distinct(students):
             answers = one.answers(task)

@@ -16,10 +16,12 @@ from salad_ds.measure.page import facts, figure, page, table, text
 LAW = ('<p>M(D) = E + B · (D / unit)<sup>−β</sup>: E is what no amount of data of this kind takes away, β how fast the '
        "rest goes; the unit is the geometric mean of the amounts. D counts text targets, those of the stages before "
        "included, without those of discarded steps. Intervals are of 95 %, by bootstrap.</p>")  # fmt: skip
-REGRESSIONS = ("<p>Least squares of accuracy on the natural logarithm of M and on F. The leave-one-out R² predicts "
-               "each run from the others (below 0: worse than their mean); the partial R² of one predictor is the "
-               "share of what the other leaves open that it explains. Beside them stands what SALAD (arXiv 2510.13632) found "
-               "over its own runs, with other models and benchmarks.</p>")  # fmt: skip
+REGRESSIONS = (
+    "<p>Least squares of accuracy on the natural logarithm of M and on F. The leave-one-out R² predicts each run from "
+    "the others (below 0: worse than their mean); the partial R² of one predictor is the share of what the other "
+    "leaves open that it explains. Beside them stands what SALAD (arXiv 2510.13632) found over its own runs, "
+    "with other models and benchmarks.</p>"
+)
 LIMITS = (
     "Checkpoints of one run, and runs from the same recipe, are not independent: intervals and p-values take them as "
     "if they were.",
@@ -63,7 +65,8 @@ def header(content: Content) -> str:
     said = [f"{fitted} of {len(content.laws)} series of M follow a fitted law" if content.laws else
             "no series of M over data", f"accuracy is regressed for {', '.join(tasks)}" if tasks else
             "no accuracy can be regressed on M and F: too few runs"]  # fmt: skip
-    lead = text("; ".join(said).capitalize() + ".")
+    lead = text("; ".join(said) + ".")
+    lead = lead[0].upper() + lead[1:]
     rows = [("Runs read", f"{content.runs:,}"), ("Checkpoints", f"{len(content.students):,}"),
             ("Not finished", f"{len(content.stopped):,}"), ("From", text(", ".join(content.stores)))]  # fmt: skip
     return (f'<p class="kicker">SALAD analyses</p><h1>What {content.runs:,} runs say together</h1>'

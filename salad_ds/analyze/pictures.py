@@ -92,7 +92,7 @@ def plain_ticks(axes: Axes) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
 
 
 def accuracies(related: Sequence[Related], numbers: dict[int, int], png: Path, name: str) -> str:
@@ -137,6 +137,7 @@ def scatter(axes: Axes, runs: list[Checkpoint], task: str, kind: str, predictor:
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     try:
@@ -146,7 +147,8 @@ def scatter(axes: Axes, runs: list[Checkpoint], task: str, kind: str, predictor:
                   color=colours["ink"], linewidth=1.3, linestyle="--")  # fmt: skip
     except DataError:
         pass  # too few runs for a line: the table says so
-    for one, across, up in zip(runs, x, y, strict=True):
-        name = one.label if len(runs) <= NAMED else str(numbers[id(one)])
-        axes.annotate(name, (across, up), (5, 5), textcoords="offset points", fontsize=8, color=colours["muted"])
+    for place, i in enumerate(np.argsort(x, kind="stable")):  # neighbours above and below their points by turns
+        name = runs[i].label if len(runs) <= NAMED else str(numbers[id(runs[i])])
+        axes.annotate(name, (x[i], y[i]), (5, -12 if place % 2 else 5), textcoords="offset points", fontsize=8,
+                      color=colours["muted"])  # fmt: skip
     axes.margins(0.12)

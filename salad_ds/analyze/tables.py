@@ -177,6 +177,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
     """A number with a real minus; very small and very large ones with an exponent."""
     if value is None or not math.isfinite(value):
         return "–"
+    value = 0.0 if abs(value) < 1e-9 else value
     plain = value == 0 or 10**-digits <= abs(value) < 1e6
     return (f"{value:.{digits}f}" if plain else f"{value:.2e}").replace("-", "−")
 
@@ -195,7 +196,7 @@ def shown_laws(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
 
 
 def shown_regressions(related: Sequence[Related]) -> tuple[list[str], list[list[str]]]:
-    heads = ["", "runs", "leave-one-out R²", "the paper's", "slopes ± s.e.", "partial R²", "the paper's"]
+    heads = ["", "runs", "leave-one-out R²", "the paper's", "partial R²", "the paper's", "slopes ± s.e."]
     rows = []
     for one in related:
         title = f"{one.task}, {'spoken' if one.accuracy == 'speech' else 'written'}, on {' and '.join(one.names)}"
@@ -205,8 +206,8 @@ def shown_regressions(related: Sequence[Related]) -> tuple[list[str], list[list[
                                in zip(found.names, found.coefficients[1:], found.errors[1:], strict=True))  # fmt: skip
             partial = ", ".join(f"{name}: {decimal(value, 2)}" for name, value in found.partial_r2.items())
             theirs = ", ".join(f"{name}: {value:.2f}" for name, value in one.paper_partial.items())
-            cells = [decimal(found.loo_r2, 2), "" if one.paper_loo is None else f"{one.paper_loo:.2f}", slopes,
-                     partial if len(found.names) > 1 else "", theirs]  # fmt: skip
+            cells = [decimal(found.loo_r2, 2), "" if one.paper_loo is None else f"{one.paper_loo:.2f}",
+                     partial if len(found.names) > 1 else "", theirs, slopes]  # fmt: skip
         rows.append([title, str(len(one.runs)), *cells])
     return heads, rows
 

@@ -33,7 +33,7 @@ ENOUGH = 5e-4
 """Relative gain of a step below which the steps end."""
 EXACT_UP_TO = 20_000
 """Texts up to which the assignment is the optimum for its centres; of more it is so to some 1e-6 of the cost."""
-WORD = re.compile(r"[A-Za-z][a-z]{2,}")
+WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ def record_selection(recipe: Recipe) -> Path:
     """
     path = recipe.path(recipe.select.out) / "selection" / "lineage.json"
     links = chain(recipe)
-    if not (path.is_file() and of_selection(read_json(path)["links"]) == of_selection(links)):
+    written = path.is_file() and of_selection(read_json(path)["links"]) == of_selection(links)
+    speech = next(link["digest"] for link in links if link["what"] == "selected speech")
+    if not written or Runs(recipe, recipe.path(".").absolute()).maker(speech) is None:
         track(recipe, links)
         links = chain(recipe)
     write_json(path, {"schema": SCHEMA, "links": links})

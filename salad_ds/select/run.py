@@ -21,13 +21,15 @@ from salad_ds.align.run import align_directory
 from salad_ds.config import Recipe
 from salad_ds.data.parts import part_of
 from salad_ds.data.parts import ranks as own_part
+from salad_ds.data.shards import ShardSet
 from salad_ds.environment import end_with_parent
 from salad_ds.errors import RecipeError, SaladError
 from salad_ds.files import digest_of, sole_writer
 from salad_ds.progress import clock
+from salad_ds.select.assign import size_bounds
 from salad_ds.select.embed import embed, made_from
-from salad_ds.select.probe import probe
-from salad_ds.select.steps import cluster, clustered_from, open_texts, sample
+from salad_ds.select.probe import probe, student_directory
+from salad_ds.select.steps import budget_of, cluster, clustered_from, open_texts, sample
 from salad_ds.synth.synthesize import synthesize_shards, text_items
 from salad_ds.table import read_table
 from salad_ds.teacher.ranks import Ranks
@@ -50,6 +52,7 @@ def select(recipe: Recipe, step: str = "", quiet: bool = False) -> pa.Table | No
     if step not in ("", *STEPS):
         raise RecipeError(f"select has no step {step!r}", f"its steps are {', '.join(STEPS)}")
     texts, room = open_texts(recipe), selection_directory(recipe)
+    check(recipe, texts, step)
     end_with_parent()
     with Ranks() as ranks, contextlib.ExitStack() as stack:
         ranks.first(lambda: stack.enter_context(alone(room)))
@@ -85,6 +88,15 @@ def select(recipe: Recipe, step: str = "", quiet: bool = False) -> pa.Table | No
         return clusters
 
 
+def check(recipe: Recipe, texts: ShardSet, step: str = "") -> None:
+    """What a later step would refuse, before the first one begins. Raises RecipeError, CheckpointError, DataError."""
+    size_bounds(len(texts), recipe.select.clusters)
+    if step not in ("embed", "cluster"):
+        student_directory(recipe)
+    if step in ("", "sample"):
+        budget_of(recipe)
+
+
 @contextlib.contextmanager
 def alone(room: Path) -> Iterator[None]:
     """Be the only process that selects in ``room``, after waiting for another; what a killed one left half written is
@@ -104,9 +116,10 @@ def told(probes: pa.Table) -> str:
     rows = probes.to_pylist()
     measured = [row for row in rows if row["m"] is not None]
     heard = [min(row["cer"], 1.0) for row in rows if row["cer"] is not None and row["seconds"] is not None]
-    m = sum(row["m"] * row["tokens"] for row in measured) / max(sum(row["tokens"] for row in measured), 1)
+    tokens = sum(row["tokens"] for row in measured)
+    m = f": M {sum(row['m'] * row['tokens'] for row in measured) / tokens:.4f}" if tokens else ""
     seconds = sum(row["seconds"] or 0.0 for row in rows)
-    return (f"probe: {len(rows)} texts, {clock(seconds)} of speech, {len(measured)} measured: M {m:.4f}"
+    return (f"probe: {len(rows)} texts, {clock(seconds)} of speech, {len(measured)} measured{m}"
             + (f", CER {sum(heard) / len(heard):.3f}" if heard else ""))
 
 

@@ -120,8 +120,24 @@ def sample(recipe: Recipe, clustering: Path, room: Path) -> pa.Table:
     gaps = gaps_of(probes, len(names), settings.max_cer)
     m, error = np.array([gap.m for gap in gaps]), np.array([gap.error for gap in gaps])
     used = shrunk(m, error, np.array([gap.probes for gap in gaps])) if settings.shrink else m
-    p_target = target(names["p_web"].to_numpy(), used, np.array([bool(gap.set_aside) for gap in gaps]),
-                      settings.gamma, settings.policy)
+    aside = np.array([bool(gap.set_aside) for gap in gaps])
+
+    def write(p_target: np.ndarray, drawn: np.ndarray, made_from: dict[str, Any]) -> pa.Table:
+        return write_table(room / "clusters.parquet", {
+            **{name: (names.schema.field(name).type, names[name].combine_chunks()) for name in names.column_names},
+            "m": (pa.float64(), m), "m_error": (pa.float64(), error),
+            "m_low": (pa.float64(), [gap.low for gap in gaps]), "m_high": (pa.float64(), [gap.high for gap in gaps]),
+            "m_used": (pa.float64(), used), "cer": (pa.float64(), [gap.cer for gap in gaps]),
+            "probes": (pa.int64(), [gap.probes for gap in gaps]),
+            "set_aside": (pa.string(), [gap.set_aside for gap in gaps]), "p_target": (pa.float64(), p_target),
+            "drawn": (pa.int64(), drawn)}, made_from)
+
+    nothing = np.zeros(len(names))
+    try:
+        p_target = target(names["p_web"].to_numpy(), used, aside, settings.gamma, settings.policy)
+    except DataError:  # the table says of each cluster why; it is no draw that a later run could take up
+        write(nothing, nothing.astype(np.int64), made_from | {"drawn": "nothing"})
+        raise
     spoken = [row for row in probes.to_pylist() if row["seconds"] is not None]
     lengths = expected_seconds(characters(clustering / "texts.parquet"), np.array([len(row["text"]) for row in spoken]),
                                np.array([row["seconds"] for row in spoken]))
@@ -132,14 +148,7 @@ def sample(recipe: Recipe, clustering: Path, room: Path) -> pa.Table:
         "order": (pa.int64(), range(len(rows))),
         **{name: (kind, selected[name].combine_chunks()) for name, kind in TEXTS.items()},
         "expected_seconds": (pa.float64(), lengths[rows])}, made_from)
-    return write_table(room / "clusters.parquet", {
-        **{name: (names.schema.field(name).type, names[name].combine_chunks()) for name in names.column_names},
-        "m": (pa.float64(), m), "m_error": (pa.float64(), error),
-        "m_low": (pa.float64(), [gap.low for gap in gaps]), "m_high": (pa.float64(), [gap.high for gap in gaps]),
-        "m_used": (pa.float64(), used), "cer": (pa.float64(), [gap.cer for gap in gaps]),
-        "probes": (pa.int64(), [gap.probes for gap in gaps]),
-        "set_aside": (pa.string(), [gap.set_aside for gap in gaps]), "p_target": (pa.float64(), p_target),
-        "drawn": (pa.int64(), np.bincount(labels[rows], minlength=len(names)))}, made_from)
+    return write(p_target, np.bincount(labels[rows], minlength=len(names)), made_from)
 
 
 def gaps_of(probes: pa.Table, k: int, max_cer: float) -> list[Gap]:

@@ -21,11 +21,11 @@ import pyarrow as pa
 from salad_ds.config import Recipe, load_recipe
 from salad_ds.data.shards import ShardSet
 from salad_ds.environment import end_with_parent
-from salad_ds.errors import RecipeError
+from salad_ds.errors import DataError, RecipeError
 from salad_ds.files import digest_of
 from salad_ds.select.embed import embed, made_from
 from salad_ds.select.probe import KINDS, probe, probe_speech, probed_from, speak_and_measure
-from salad_ds.select.run import alone, select, selection_directory
+from salad_ds.select.run import alone, check, select, selection_directory
 from salad_ds.select.steps import budget_of, cluster, clustered_from, open_texts, sample
 from salad_ds.table import read_table, write_table
 from salad_ds.teacher.ranks import Ranks
@@ -66,6 +66,8 @@ def sweep(recipe_path: str, overrides: Sequence[str]) -> pa.Table:
     own = load_recipe(recipe_path, [override for override in overrides if len(values_of(override)) == 1])
     recipes = {name_of(made): made for made in (load_recipe(recipe_path, chosen) for chosen in combinations(overrides))}
     texts, place, rows = open_texts(own), own.path(own.select.out) / "sweep", []
+    for made in recipes.values():
+        check(made, texts)
     end_with_parent()
     with Ranks() as ranks, contextlib.ExitStack() as stack:
         ranks.first(lambda: stack.enter_context(alone(place)))
@@ -136,14 +138,24 @@ class Pool:
         """The records of ``rows``; those not known are spoken and measured. Every rank calls it."""
         missing = [row for row in rows if row not in self.known]
         if missing:
-            source = self.like | {"rows": digest_of(missing)}
-            speech = probe_speech(self.place, source)
-            found = speak_and_measure(self.recipe, self.texts, missing, speech, self.ranks)
-            kinds = {name: kind for name, kind in KINDS.items() if name != "cluster"}
-            self.ranks.first(lambda: write_table(speech.parent.with_suffix(".parquet"), {
-                name: (kind, [row[name] for row in found]) for name, kind in kinds.items()}, source) and None)
-            self.known |= {row["row"]: row for row in found}
+            try:
+                self.make(missing)
+            except DataError:  # shards need a sample: should none of these be spoken, one that is goes along
+                spoken = [row for row, record in self.known.items() if record["seconds"] is not None]
+                if not spoken:
+                    raise
+                self.make(sorted([*missing, min(spoken)]))
         return [self.known[row] for row in rows]
+
+    def make(self, rows: Sequence[int]) -> None:
+        """Speak and measure ``rows``, and keep what is found."""
+        source = self.like | {"rows": digest_of(list(rows))}
+        speech = probe_speech(self.place, source)
+        found = speak_and_measure(self.recipe, self.texts, rows, speech, self.ranks)
+        kinds = {name: kind for name, kind in KINDS.items() if name != "cluster"}
+        self.ranks.first(lambda: write_table(speech.parent.with_suffix(".parquet"), {
+            name: (kind, [row[name] for row in found]) for name, kind in kinds.items()}, source) and None)
+        self.known = {row["row"]: row for row in found} | self.known
 
 
 def described(recipe: Recipe, own: Recipe, clustering: Path, room: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from salad_ds.files import read_json, sha256_file, sync_directory, sync_file, wr
 
 MARK = "complete.json"
 SCHEMA = 2
+UNIVERSAL = ".universal"
+ZIP_WRITER = "inline_container"
+"""What torch names in the errors of its file writer."""
 STEP = "step-" + "[0-9]" * 8
 """Pattern of whole checkpoints; ``.part`` and ``.universal`` directories have longer names."""
 
@@ -44,14 +47,18 @@ def save(engine: Any, directory: Path, step: int, recipe_digest: str, state: dic
     dist.barrier()
     try:
         engine.save_checkpoint(str(directory), tag=part.name, save_latest=False, exclude_frozen_parameters=True)
-        digests = shared(part, files_below(part), lambda path: (sync_file(path), sha256_file(path)))
-    except (OSError, RuntimeError) as error:  # torch's zip writer says the latter for a full disk
+        digests = shared(part, owners_below(part), lambda path: (sync_file(path), sha256_file(path)))
+        if rank == 0:
+            mark = {"schema": SCHEMA, "step": step, "recipe": recipe_digest, "ranks": dist.get_world_size(), **state}
+            write_json(part / MARK, {**mark, "files": {name: list(told) for name, told in digests.items()}})
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer says the latter for a full disk, but so does a collective whose peer is gone.
+        if isinstance(error, RuntimeError) and ZIP_WRITER not in str(error):
+            raise
         shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(f"the checkpoint of step {step} cannot be written: {str(error).splitlines()[0]}",
                               f"make room in {directory} and start again: the last checkpoint is whole") from error
     if rank == 0:
-        mark = {"schema": SCHEMA, "step": step, "recipe": recipe_digest, "ranks": dist.get_world_size(), **state}
-        write_json(part / MARK, {**mark, "files": {name: list(told) for name, told in digests.items()}})
         if target.exists():  # of a run that was given up, or damaged
             shutil.rmtree(target)
         part.rename(target)
@@ -64,15 +71,39 @@ def files_below(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-def shared(directory: Path, names: list[str], work: Callable[[Path], Any]) -> dict[str, Any]:
-    """``work`` of every file of ``names``, each done by one rank. A collective, where there are ranks."""
+def owners_below(directory: Path) -> dict[str, int]:
+    """Every file below ``directory`` that any rank sees, in order, and one of the ranks that see it: a network file
+    system (NFS) shows the ranks of one machine what another has written with a delay. A collective."""
+    listings = [set(files) for files in gathered(files_below(directory))]
+    seen = {name: [rank for rank, files in enumerate(listings) if name in files] for name in set().union(*listings)}
+    return {name: seen[name][number % len(seen[name])] for number, name in enumerate(sorted(seen))}
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every rank's ``value``. A collective, where there are ranks."""
     if not dist.is_initialized():
-        return {name: work(directory / name) for name in names}
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    parts: list[dict[str, Any]] = [{}] * ranks
-    dist.all_gather_object(parts, {name: work(directory / name) for name in names[rank::ranks]})
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def shared(directory: Path, owners: dict[str, int], work: Callable[[Path], Any]) -> dict[str, Any]:
+    """``work`` of every file of ``owners``, done by the rank named there. A collective, where there are ranks."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    parts = gathered({name: work(directory / name) for name, owner in owners.items() if owner == rank})
     found = {name: told for part in parts for name, told in part.items()}
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in owners}
+
+
+def first(work: Callable[[], Any]) -> Any:
+    """What rank 0 sees, on all ranks: those of other machines may see a directory as it was (NFS). ``work`` raises
+    nothing. A collective, where there are ranks."""
+    if not dist.is_initialized():
+        return work()
+    told = [work() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def prune(directory: Path, step: int, keep: int, keep_every: int = 0) -> None:
@@ -96,9 +127,10 @@ def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = p
 
     Raises CheckpointError when it was made with other settings: continuing it would be neither run.
     """
-    for part in sorted(directory.glob(STEP + ".part")):
+    unfinished, whole = first(lambda: [sorted(directory.glob(STEP + end)) for end in (".part", "")])
+    for part in unfinished:
         say(f"passing over {part}: it was not finished")
-    for candidate in sorted(directory.glob(STEP), reverse=True):
+    for candidate in reversed(whole):
         fault, mark = examine(candidate)
         if fault:
             say(f"passing over {candidate}: {fault}")
@@ -113,14 +145,11 @@ def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = p
 
 
 def examine(checkpoint: Path) -> tuple[str, dict[str, Any]]:
-    """What is wrong with a checkpoint ("" for nothing), and its mark."""
-    try:
-        mark = read_json(checkpoint / MARK)
-        if mark["schema"] != SCHEMA:
-            return f"its schema is {mark['schema']}, not {SCHEMA}", {}
-        wanted = {name: tuple(told) for name, told in mark["files"].items()}
-    except (SaladError, KeyError, TypeError, ValueError, AttributeError):
-        return f"its {MARK} is missing or damaged", {}
+    """What is wrong with a checkpoint ("" for nothing), and its mark. A collective, where there are ranks."""
+    fault, mark, wanted = first(lambda: read_mark(checkpoint))
+    if fault:
+        return fault, mark
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
 
     def told(path: Path) -> tuple[int, str] | None:
         try:
@@ -128,7 +157,7 @@ def examine(checkpoint: Path) -> tuple[str, dict[str, Any]]:
         except OSError:
             return None
 
-    for name, found in shared(checkpoint, sorted(wanted), told).items():
+    for name, found in shared(checkpoint, {name: i % ranks for i, name in enumerate(sorted(wanted))}, told).items():
         if found is None:
             return f"{name} is missing", mark
         if found[0] != wanted[name][0]:
@@ -138,16 +167,29 @@ def examine(checkpoint: Path) -> tuple[str, dict[str, Any]]:
     return "", mark
 
 
+def read_mark(checkpoint: Path) -> tuple[str, dict[str, Any], dict[str, tuple[int, str]]]:
+    """What is wrong with the mark ("" for nothing), the mark, and size and checksum of each file it names."""
+    try:
+        mark = read_json(checkpoint / MARK)
+        if mark["schema"] != SCHEMA:
+            return f"its schema is {mark['schema']}, not {SCHEMA}", {}, {}
+        return "", mark, {name: (int(size), str(digest)) for name, (size, digest) in mark["files"].items()}
+    except (OSError, SaladError, KeyError, TypeError, ValueError, AttributeError):
+        return f"its {MARK} is missing or damaged", {}, {}
+
+
 def load(engine: Any, checkpoint: Path) -> None:
     """Put model, optimizer and schedule back: from a checkpoint of as many ranks, or from a universal one
-    (universal.py) if the engine was started for that. Raises CheckpointError for damaged shards."""
+    (universal.py), as its name says. Raises CheckpointError for damaged shards."""
     groups = engine.optimizer.param_groups
     own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    engine._config.load_universal_checkpoint = checkpoint.suffix == UNIVERSAL
     try:
         path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint} cannot be loaded: {error}", f"remove {checkpoint}: the one before it is used"
+            f"{checkpoint} cannot be loaded: {error}",
+            f"take the DeepSpeed config it was written with; if that is so, remove {checkpoint}",
         ) from error
     if path is None:
         raise CheckpointError(f"{checkpoint} holds no state", f"remove {checkpoint}")
@@ -159,4 +201,3 @@ def load(engine: Any, checkpoint: Path) -> None:
         # It also gives them one and the same step counter, which each of them then advances.
         for state in engine.optimizer.optimizer.state.values():
             state["step"] = copy.deepcopy(state["step"])
-        engine._config.load_universal_checkpoint = False  # what is loaded next, after a roll-back, is our own

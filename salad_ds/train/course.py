@@ -97,7 +97,8 @@ class Steps:
             self.tracker.metrics({f"probe_{key}": value for key, value in numbers.items()}, step)
 
     def save(self, step: int) -> None:
-        whole = {"stream": gather_states(self.states, self.ranks), "skipped": self.skipped()}
+        whole = {"stream": gather_states(self.states, self.ranks), "skipped": self.skipped(),
+                 "guard": self.step_of.guard.state()}  # fmt: skip
         stage = self.stage
         checkpoint.save(self.step_of.engine, self.out / "checkpoints", step, self.digest, whole, stage.keep,
                         stage.keep_every)  # fmt: skip
@@ -113,11 +114,11 @@ class Steps:
         hint = "lower the learning rates or stages.*.spike, or look at the data of these steps (log.jsonl)"
         if self.rollbacks > MOST_ROLLBACKS:
             raise SaladError(f"{self.name} went back {MOST_ROLLBACKS} times, and still {bad.why}", hint)
-        found = checkpoint.newest(self.out / "checkpoints", self.digest)
+        found = checkpoint.newest(self.out / "checkpoints", self.digest, print if self.rank == 0 else str)
         if found is None:
             raise SaladError(f"{self.stage.bad_steps} bad steps in a row ({bad.why}) before any checkpoint", hint)
         path, mark = found
-        checkpoint.load(self.step_of.engine, for_ranks(path, int(mark["ranks"]), {}))
+        checkpoint.load(self.step_of.engine, for_ranks(path, int(mark["ranks"])))
         self.step_of.guard.in_a_row = 0
         if self.rank == 0:
             print(f"{self.name}: {self.stage.bad_steps} bad steps in a row ({bad.why}): back to step {mark['step']}, "

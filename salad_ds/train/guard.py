@@ -11,6 +11,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from salad_ds.errors import SaladError
 
@@ -73,6 +74,14 @@ class Guard:
         if self.spike and len(self.losses) >= LEAST and loss > self.spike * (usual := median(self.losses)):
             return f"its loss is {loss:.4g}, {loss / usual:.1f} times the latest ones'"
         return ""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: a run that goes on judges as one that never stopped."""
+        return {"discarded": self.discarded, "in_a_row": self.in_a_row, "last": self.last, "losses": list(self.losses)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.discarded, self.in_a_row, self.last = state["discarded"], state["in_a_row"], state["last"]
+        self.losses.extend(state["losses"])
 
     def require_progress(self) -> None:
         """Raises RollBack after too many bad steps in a row."""

@@ -105,7 +105,9 @@ def train(recipe: Recipe, name: str) -> Path:
         dist.broadcast_object_list(alone, src=0)
         if not alone[0]:
             raise CheckpointError(f"another job is training {name} in {out}", "wait for it, or end it")
-        run_stage(recipe, name, config, digest, device)
+        # From here on: a rank that cannot load its model would leave the others waiting as well.
+        watchdog = stack.enter_context(Watchdog(stage.silence_seconds, stage.hang_minutes * 60))
+        run_stage(recipe, name, config, digest, device, watchdog)
     dist.barrier()
     dist.destroy_process_group()
     return out / "model"
@@ -116,7 +118,8 @@ def cached_corpora(recipe: Recipe, stage: TrainConfig) -> list[Path]:
     return [recipe.path(source.path) for source in stage.sources if source.kind == "speech"]
 
 
-def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, device: torch.device) -> None:
+def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, device: torch.device,
+              watchdog: Watchdog) -> None:
     """From the newest checkpoint, or the beginning, to the saved student."""
     stage, out = recipe.stages[name], recipe.path(name)
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -141,18 +144,16 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
     at = Place(0, None)
     before: dict[str, Any] = {}
     if found is not None:
-        loaded = for_ranks(found[0], int(found[1]["ranks"]), config)
+        loaded = for_ranks(found[0], int(found[1]["ranks"]))
     engine = start_engine(model, stage, config)
     if found is not None:
         checkpoint.load(engine, loaded)
         at, before = Place(int(found[1]["step"]), StreamState.from_json(found[1]["stream"])), found[1]["skipped"]
         say(f"{name}: continuing after step {at.step} ({loaded})")
     step_of = Stepper(engine, encoder, teacher, stage, ranks, device)
-    with (
-        open_tracker(recipe, name) as tracker,
-        StopRequests() as stop,
-        Watchdog(stage.silence_seconds, stage.hang_minutes * 60) as watchdog,
-    ):
+    if found is not None:
+        step_of.guard.restore(found[1]["guard"])
+    with open_tracker(recipe, name) as tracker, StopRequests() as stop:
         shards = {source.path: opened.digest for source, opened in zip(stage.sources, planner.shards, strict=True)}
         tracker.start_stage(plain(stage), config, shards)
         run = Steps(recipe, name, digest, planner, step_of, probes, tracker, stop, watchdog, before)
@@ -161,6 +162,7 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
                 at = run(at)
             except RollBack as bad:
                 at = run.back(bad)
+        watchdog.steps_over()
         export_student(engine, encoder, tokenizer, out / "model")
     skipped = run.skipped()
     for reason, entry in skipped.items():

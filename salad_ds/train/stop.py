@@ -6,8 +6,9 @@ rank only notes it; before the next step the ranks agree (lockstep.py), write a 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -32,7 +33,9 @@ class StopRequests:
     def note(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             self.asked = signal.Signals(number).name
-            print(f"{self.asked}: stopping, with a checkpoint", file=sys.stderr, flush=True)
+            # Not print: the signal may have come while sys.stderr itself was being written to, which it refuses then.
+            with contextlib.suppress(OSError):
+                os.write(2, f"{self.asked}: stopping, with a checkpoint\n".encode())
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():

@@ -12,31 +12,32 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
 from salad_ds.environment import cores
 from salad_ds.errors import CheckpointError
+from salad_ds.train.checkpoint import UNIVERSAL
+from salad_ds.zero import PATIENCE
 
 
-def for_ranks(checkpoint: Path, written_by: int, config: dict[str, Any]) -> Path:
+def for_ranks(checkpoint: Path, written_by: int) -> Path:
     """What these ranks load of a checkpoint that ``written_by`` ranks wrote: itself, or, for another number of ranks,
-    its universal copy, made here if it is not there; ``config`` then tells DeepSpeed so. A collective.
+    its universal copy, made here if it is not there. A collective.
 
     Raises CheckpointError where the conversion fails.
     """
     if written_by == dist.get_world_size():
         return checkpoint
-    target = checkpoint.with_name(checkpoint.name + ".universal")
+    target = checkpoint.with_name(checkpoint.name + UNIVERSAL)
     fault = [""]
     if dist.get_rank() == 0 and not target.is_dir():
         print(f"{checkpoint} was written by {written_by} ranks, not {dist.get_world_size()}: making it universal")
         fault = [convert(checkpoint, target)]
-    dist.broadcast_object_list(fault, src=0)
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)  # a large one takes longer than a collective may
+    dist.broadcast_object_list(fault, src=0, group=group)
     if fault[0]:
         raise CheckpointError(f"{checkpoint} cannot be made universal: {fault[0]}", f"go on with {written_by} ranks")
-    config.setdefault("checkpoint", {})["load_universal"] = True
     return target
 
 

@@ -31,8 +31,8 @@ FAILED = 1
 
 
 class Watchdog:
-    """A context manager around the steps of a stage; ``step_ended`` says that one did. Begins and ends together on all
-    ranks.
+    """A context manager around a stage. ``step_ended``: from the first one on, steps are watched until ``steps_over``;
+    loading and export take what they take. Begins and ends together on all ranks.
 
     ``silence``, ``hang``: seconds; 0 switches that watch off. Does nothing for a single rank without ``hang``.
     """
@@ -40,7 +40,7 @@ class Watchdog:
     def __init__(self, silence: float, hang: float) -> None:
         self.silence, self.hang = silence, hang
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
-        self.last_step = time.monotonic()
+        self.last_step: float | None = None
         self.over = threading.Event()
         self.verdict = ""
         self.threads: list[threading.Thread] = []
@@ -48,7 +48,7 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         if self.silence or self.hang:
             self.store = self.meet()
-            self.last_step = self.last_answer = time.monotonic()
+            self.last_answer = time.monotonic()
             for work in (self.beat, self.look):
                 self.threads.append(threading.Thread(target=work, name=f"watchdog {work.__name__}", daemon=True))
                 self.threads[-1].start()
@@ -56,6 +56,9 @@ class Watchdog:
 
     def step_ended(self) -> None:
         self.last_step = time.monotonic()
+
+    def steps_over(self) -> None:
+        self.last_step = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.over.set()
@@ -66,7 +69,10 @@ class Watchdog:
         if kind is None:
             dist.barrier()  # rank 0 serves the store: it must not leave before the others have stopped asking
         elif error is not None and not isinstance(error, Stopped):
-            self.pass_on(error)
+            # A store whose rank is silent never answers, and the beat may hold it: a rank that fails ends all the same.
+            telling = threading.Thread(target=self.pass_on, args=(error,), daemon=True)
+            telling.start()
+            telling.join(timeout=3 * BEAT)
 
     def pass_on(self, error: BaseException) -> None:
         """Tell the other ranks what this one failed of; if one has failed before, say what of."""
@@ -125,7 +131,7 @@ class Watchdog:
         """The other thread: it only reads clocks, and ends the process where it has to be."""
         while not self.over.wait(BEAT):
             now = time.monotonic()
-            if self.hang and now - self.last_step > self.hang:
+            if self.hang and self.last_step is not None and now - self.last_step > self.hang:
                 self.find(f"rank {self.rank}: no step has ended for {self.hang:.0f} s")
             if self.silence and now - self.last_answer > self.silence:
                 self.verdict = self.verdict or f"rank 0 has not been heard of for {self.silence:.0f} s"

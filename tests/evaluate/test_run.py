@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +153,16 @@ def test_a_real_llm_reads_and_hears(voice, tmp_path, model_config, wordnet, smol
     task = wordnet(TASK, recipe)
     exact, tokenizer = build_student(settings)
     rows = {name: pq.read_table(recipe.path(f"evaluate/{name}/wordnet.parquet")).to_pylist() for name in summaries}
-    task.items[:] = task.items[:9]
-    few = copy.copy(task)
-    object.__setattr__(few, "items", task.items[:3])
+    few = replace(task, items=task.items[:3])
     check_rows(recipe, few, exact.eval().double(), tokenizer, rows["init"][:3], abs=1e-4)
+    (heard,) = (pq.read_table(path).to_pylist() for path in recipe.path("evaluate").glob("heard-*.parquet"))
+    words = {row["id"]: row["heard"] for row in heard}
+    assert sorted(words) == sorted(item.id for item in [*task.items, *task.examples])
+    read = [replace(item, asked=words[item.id]) for item in [task.items[0], *task.examples]]
+    expected = naive_scores(exact, tokenizer, task, read[0], read[1:], None)
+    found = np.array(rows["cascade"][0]["speech_logprob"]) / rows["cascade"][0]["speech_tokens"]
+    assert found == pytest.approx(expected, abs=1e-4), "the base LLM reads what was heard, in the examples too"
+    assert words[task.items[0].id] != task.items[0].asked
     assert [row["text_logprob"] for row in rows["base"]] == [row["text_logprob"] for row in rows["init"]]
     assert [row["text_logprob"] for row in rows["base"]] == [row["text_logprob"] for row in rows["cascade"]]
     assert summaries["base"]["wordnet"]["text"]["accuracy"] > 0.5 and "speech" not in summaries["base"]["wordnet"]
@@ -295,18 +302,14 @@ def test_reading_alone_needs_no_speech(tmp_path, model_config):
     assert sorted(path.name for path in recipe.path("evaluate").iterdir()) == ["base"]
 
 
-def test_an_item_that_cannot_be_heard_costs_itself(voice, tmp_path, model_config, student_dir, wordnet):
+def test_an_item_that_cannot_be_heard_costs_itself(voice, tmp_path, model_config, student_dir, wordnet, monkeypatch):
     """The student's Whisper hears 30 s: a longer recording is left out of both conditions, by name."""
     recipe = ready(voice, tmp_path / "work", model_config)
     task = wordnet(TASK, recipe)
-    long = task.items[4]
-    words = " ".join(["and so on"] * 60)
-    object.__setattr__(task, "items", [*task.items[:4], type(long)(long.id, words, long.options, long.answer),
-                                       *task.items[5:]])  # fmt: skip
-    try:
-        ((_, tasks),) = evaluate_checkpoint(recipe, str(student_dir)).items()
-    finally:
-        object.__setattr__(task, "items", [*task.items[:4], long, *task.items[5:]])
+    long = replace(task.items[4], asked=" ".join(["and so on"] * 60))
+    changed = replace(task, items=[*task.items[:4], long, *task.items[5:]])
+    monkeypatch.setattr(questions, "load_task", lambda settings, recipe: changed)
+    ((_, tasks),) = evaluate_checkpoint(recipe, str(student_dir)).items()
     summary = tasks["wordnet"]
     assert (summary["items"], summary["of"]) == (8, 9)
     assert summary["left_out"] == {"its speech is longer than the encoder hears": {"count": 1, "examples": [long.id]}}

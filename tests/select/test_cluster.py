@@ -131,3 +131,8 @@ def test_clusters_can_be_named():
         distance = ((x - found.centres[cluster]) ** 2).sum(1)
         members = np.flatnonzero(found.labels == cluster)
         assert set(rows) == set(members[np.argsort(distance[members])[:3]])
+
+
+def test_telling_words_are_whole_in_any_script():
+    told = telling_words(["the café of NASA", "река течёт"], np.array([0, 1]), 2)
+    assert told == [["café", "nasa"], ["река", "течёт"]]

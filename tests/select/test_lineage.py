@@ -100,6 +100,9 @@ def test_without_mlflow_the_chain_is_written_all_the_same(recipe):
     links = read_json(record_selection(recipe))["links"]
     assert len(links) == 8 and all(link["mlflow_run"] is None for link in links)
     assert not recipe.path("mlflow.db").exists()
+    recipe.tracking.enabled = True  # switched on later: the run that is missing is made
+    links = read_json(record_selection(recipe))["links"]
+    assert links[-1]["mlflow_run"] == run_named(recipe, "select")[1].info.run_id
 
 
 def test_another_draw_is_another_run(recipe):

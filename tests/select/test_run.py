@@ -1,5 +1,6 @@
 """The whole selection on real text, real speech, a real recogniser and a small student with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, S
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.errors import CheckpointError, DataError, RecipeError
 from salad_ds.measure.divergences import weights_identity
+from salad_ds.select.probe import probed_from
 from salad_ds.select.run import STEPS, report, select, selection_directory, synthesize_selected
 from salad_ds.select.sample import draw, target
 from salad_ds.select.steps import budget_of
+from salad_ds.synth.speak import Job, engine_of
 from salad_ds.table import read_table
 from salad_ds.teacher import identity
 
@@ -169,6 +172,33 @@ def test_wrong_settings_are_refused(selected, tmp_path):
         select(made, "draw")
 
 
+def test_what_a_later_step_would_refuse_is_refused_before_any_work(selected, tmp_path):
+    made = replace(selected, select=replace(selected.select, out=str(tmp_path / "fresh"), budget_items=0), stages={})
+    with pytest.raises(DataError, match="budget"):
+        select(made, quiet=True)
+    made.select = replace(made.select, budget_items=5, clusters=3 * EACH + 1)
+    with pytest.raises(RecipeError, match="clusters"):
+        select(made, quiet=True)
+    made.select = replace(made.select, clusters=3, checkpoint="nowhere")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        select(made, quiet=True)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_probes_follow_what_is_measured_and_what_speaks(selected, monkeypatch):
+    """Other spans, another teacher, a newer engine: each asks for other probes."""
+    texts = ShardSet.open(selected.path("text/wordnet"))
+    now = probed_from(selected, texts, [1])
+    assert probed_from(selected, texts, [1]) == now
+    other = replace(selected, data=replace(selected.data, speech_words=[3, 4]))
+    assert probed_from(other, texts, [1]) != now
+    teacher = replace(selected.teacher, llm=str(selected.path("stage1/model")))
+    assert probed_from(replace(selected, teacher=teacher), texts, [1]) != now
+    engine = engine_of(Job.of(selected.synth, None))
+    monkeypatch.setattr(engine, "version", engine.version + ".1")
+    assert probed_from(selected, texts, [1]) != now
+
+
 def test_a_step_alone_makes_its_table_or_says_what_it_lacks(selected, capsys):
     room = selection_directory(selected)
     before = files(room)
@@ -228,3 +258,18 @@ def test_a_cluster_that_is_set_aside_is_listed_with_the_reason(selected):
     lines = report(clusters).splitlines()
     assert sum("[set aside: character error rate]" in line for line in lines) == 1 and "1 set aside" in lines[-1]
     select(selected, quiet=True)
+
+
+def test_where_every_cluster_is_set_aside_the_table_says_why(selected):
+    kept = selected.select.max_cer
+    try:
+        selected.select.max_cer = -1.0
+        for _ in range(2):  # what could not be drawn is not taken for done
+            with pytest.raises(DataError, match="every cluster is set aside"):
+                select(selected, quiet=True)
+        rows = tables(selected)["clusters"]
+        assert {row["set_aside"] for row in rows} == {"character error rate"} and not any(row["drawn"] for row in rows)
+    finally:
+        selected.select.max_cer = kept
+    select(selected, quiet=True)
+    assert sum(row["drawn"] for row in tables(selected)["clusters"]) > 0

@@ -8,11 +8,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from salad_ds.config import plain
-from salad_ds.errors import RecipeError
+from salad_ds.data.shards import Sample, ShardSet, ShardWriter
+from salad_ds.errors import DataError, RecipeError
 from salad_ds.select import probe as probing
 from salad_ds.select import sweep as sweeping
+from salad_ds.select.run import select
 from salad_ds.select.sweep import combinations, name_of, sweep, values_of
 from salad_ds.table import read_table
+from salad_ds.teacher.ranks import Ranks
 
 pytestmark = pytest.mark.assets
 OVERRIDES = ["select.clusters=2,3", "select.policy=active,uniform", "select.gamma=0,1", "threads=1"]
@@ -122,3 +125,20 @@ def test_names_say_what_counts(work):
     assert name_of(made) == "K3-active-gamma3-shrunk-1percent-seed2"
     made.select.budget_hours = 12.5
     assert name_of(made) == "K3-active-gamma3-shrunk-12.5h-seed2"
+
+
+def test_texts_of_which_none_can_be_spoken_do_not_end_a_sweep(work, tmp_path):
+    """A probe of another K may add one text only, and that one may be in another script."""
+    _, recipe = work
+    select(recipe, quiet=True)
+    with ShardWriter(tmp_path / "texts", source="odd") as writer:
+        writer.add(Sample("a", {"text": "ordinary words about a river that flows to the sea"}))
+        writer.add(Sample("b", {"text": "мир труд май и так далее"}))
+    with Ranks() as ranks:
+        pool = sweeping.Pool(recipe, ShardSet.open(tmp_path / "texts"), tmp_path / "probes", ranks)
+        pool.known.clear()
+        with pytest.raises(DataError):
+            pool.records([1])
+        assert pool.records([0])[0]["m"] is not None
+        before = pool.known[0]
+        assert pool.records([1])[0]["rejected"] == "cannot be spoken" and pool.known[0] == before

@@ -135,3 +135,8 @@ def test_the_version_follows_the_command_line_and_the_files_it_names(script, tmp
     assert engine_for(line).version == first != engine_for(f"{line} {{voice}}").version
     tool.write_text("pass  # changed")
     assert engine_for(line).version != first
+
+
+def test_a_word_of_the_command_may_be_longer_than_a_file_name():
+    line = f"{sys.executable} -c '{'pass; ' * 100}' {{out}}"
+    assert engine_for(line).version != engine_for(line + " x").version

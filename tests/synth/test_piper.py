@@ -58,6 +58,9 @@ def test_a_directory_of_voices_and_a_file_without_its_configuration(tmp_path):
     assert engine.voices == ("a", "b") and engine.times_words
     assert not np.array_equal(engine.say("one moment", "a", 1).wave, engine.say("one moment", "a", 2).wave), "drawn"
     config = json.loads((tmp_path / "a.onnx.json").read_text())
+    slower = config | {"inference": {**config.get("inference", {}), "length_scale": 1.5}}
+    (tmp_path / "a.onnx.json").write_text(json.dumps(slower))
+    assert load_engine(SynthConfig(engine="piper", model=str(tmp_path))).version != engine.version, "it speaks slower"
     config["espeak"]["voice"] = "de"
     (tmp_path / "a.onnx.json").write_text(json.dumps(config))
     with pytest.raises(AssetError, match="voice for 'de'"):

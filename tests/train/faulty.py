@@ -13,6 +13,9 @@ from pathlib import Path
 from salad_ds.config import load_recipe
 from tests.train.launch import REPOSITORY, command, environment
 
+STAGE = {"steps": 8, "checkpoint_every": 2, "bad_steps": 3, "warmup_steps": 0, "decay_share": 0}
+SETTINGS = [f"stages.stage1.{name}={value}" for name, value in STAGE.items()]
+
 
 def run(prepared: Path, work: Path, bad: str, succeeds: bool = True) -> str:
     """Eight steps on two ranks in a copy of the prepared work directory; returns what the job said."""
@@ -35,9 +38,7 @@ def main(recipe: str, work: str, bad: str) -> int:
         return (loss, told * float("nan")) if next(calls) in batches else (loss, told)
 
     Stepper.forward = spoilt  # type: ignore[method-assign]
-    stage = {"steps": 8, "checkpoint_every": 2, "bad_steps": 3, "warmup_steps": 0, "decay_share": 0}
-    settings = [f"stages.stage1.{name}={value}" for name, value in stage.items()]
-    return salad(["train", recipe, f"workdir={work}", *settings])
+    return salad(["train", recipe, f"workdir={work}", *SETTINGS])
 
 
 if __name__ == "__main__":

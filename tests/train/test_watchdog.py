@@ -60,6 +60,12 @@ def test_a_killed_rank_ends_the_others():
     assert all(code != 0 for code, _ in ends.values()) and seconds < 60, ends
 
 
+def test_ranks_that_fail_beside_a_silent_first_one_end_all_the_same():
+    """The store, which they want to tell of it, never answers."""
+    ends, seconds = outcome("silent-first-and-fails", 30, 0, (1, 2))
+    assert all(code == 1 and "the defect itself" in said for code, said in ends.values()) and seconds < 25, ends
+
+
 def test_a_rank_that_fails_tells_the_others_of_what():
     """They see a closed connection; the reason stands last on each of them."""
     ends, _ = outcome("fails", 5, 0, (0, 1, 2))

@@ -26,6 +26,11 @@ def wait_for_a_file_system_that_never_answers() -> None:
 def steps(case: str, watched: Watchdog) -> None:
     """Twenty short steps, or whatever comes between."""
     for number in range(20):
+        if number == 5 and case == "silent-first-and-fails":  # as NCCL does of a peer that is off, before any verdict
+            if dist.get_rank() == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(5 * watchdog.BEAT)
+            raise ZeroDivisionError("the defect itself")
         if number == 5 and (dist.get_rank() == CULPRIT or case == "silent-first" and dist.get_rank() == 0):
             if case in ("silent", "silent-first") and dist.get_rank() == (0 if case == "silent-first" else CULPRIT):
                 os.kill(os.getpid(), signal.SIGSTOP)
