@@ -57,7 +57,7 @@ def test_stereo_is_averaged_and_parts_are_sought(tmp_path):
     (written(np.zeros(0, np.float32), format="WAV"), "no samples"),
     (written(np.array([0.0, np.nan], np.float32), format="WAV", subtype="FLOAT"), "NaN"),
     (written(np.array([0.0, np.inf], np.float32), format="WAV", subtype="FLOAT"), "NaN"),
-])
+], ids=["empty", "text", "no samples", "nan", "infinite"])  # a WAV holds the time when it was written
 def test_unusable_audio_is_a_data_error(raw, reason):
     with pytest.raises(DataError, match=reason):
         decode(raw)

@@ -16,7 +16,8 @@ from salad_ds.model.salad import SaladForConditionalGeneration
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """``text``: the prompt, with AUDIO_MARK where ``clip`` is heard. ``stop``: the text at which an answer ends."""
+    """``text``: the prompt, with AUDIO_MARK where ``clip`` is heard. ``stop``: the text at which an answer ends, once it
+    has said anything: line breaks in front of it are none."""
 
     text: str
     clip: Clip | None
@@ -42,7 +43,7 @@ class Said(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         texts = self.tokenizer.batch_decode(input_ids)  # of embedded prompts it holds what is new only
-        return torch.tensor([stop in text for stop, text in zip(self.stops, texts, strict=True)],
+        return torch.tensor([stop in text.lstrip() for stop, text in zip(self.stops, texts, strict=True)],
                             device=input_ids.device)
 
 
@@ -98,7 +99,7 @@ def ends_of(model: SaladForConditionalGeneration) -> list[int]:
 def answer_of(tokenizer: PreTrainedTokenizerBase, row: list[int], ends: list[int], stop: str) -> Answer:
     """``row``: generated tokens; behind the end of an answer, tokens that end one (they fill up the batch)."""
     kept = next((i for i, token in enumerate(row) if token in ends), len(row))
-    text = tokenizer.decode(row[:kept])
+    text = tokenizer.decode(row[:kept]).lstrip()
     if stop in text:
         return Answer(text.split(stop)[0].strip(), kept, "stop")
     return Answer(text.strip(), min(kept + 1, len(row)), "end" if kept < len(row) else "length")

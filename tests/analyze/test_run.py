@@ -11,6 +11,7 @@ from PIL import Image
 
 from salad_ds.analyze.run import analyze, analyze_command
 from salad_ds.config import load_recipe
+from salad_ds.evaluate.run import evaluate_checkpoint
 from salad_ds.measure.run import measure_checkpoint
 from tests.train.conftest import decided_teacher, prepared  # noqa: F401
 from tests.train.launch import deepspeed
@@ -152,16 +153,19 @@ def test_other_questions_and_other_speech_stand_apart(work, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_real_runs_that_are_too_few(prepared, decided_teacher, tmp_path):  # noqa: F811
-    """Two trainings with probes, as they log themselves; one of them is also measured. Resumed data are counted on."""
+    """Two trainings, one with probes, measured and asked: read as the stages themselves log."""
     works = [tmp_path / name for name in ("one", "two")]
     settings = ["measure.speech=speech/natural", "measure.items=4", "measure.batch=2", "tracking.enabled=true",
                 f"model.llm={decided_teacher}", "teacher.mode=live", "stages.stage1.lr_llm=0.01",
-                "stages.stage1.ranks=1", "stages.stage1.probe_items=4"]  # fmt: skip
+                "stages.stage1.ranks=1", "stages.stage1.probe_items=4", "synth.asr=''", "synth.workers=1",
+                "evaluate.tasks=[{name: wordnet, items: 3, shots: 0}]", "evaluate.models=[base,student]"]  # fmt: skip
     lengths = [(["stages.stage1.steps=5", "stages.stage1.probe_every=1"]), ["stages.stage1.steps=3"]]
     for place, own in zip(works, lengths, strict=True):
         shutil.copytree(load_recipe(prepared).path("."), place)
         deepspeed(1, "salad_ds", "train", prepared, f"workdir={place}", *settings, *own)
-        measure_checkpoint(load_recipe(prepared, [f"workdir={place}", *settings, *own]), "stage1")
+        recipe = load_recipe(prepared, [f"workdir={place}", *settings, *own])
+        measure_checkpoint(recipe, "stage1")
+        evaluate_checkpoint(recipe, "stage1")
     tables = analyze([str(place) for place in works], tmp_path / "out")
     first, second = tables["runs"].to_pylist()
     assert first["targets_seen"] > second["targets_seen"] > 0 and first["positions_seen"] > first["targets_seen"]
@@ -173,4 +177,8 @@ def test_real_runs_that_are_too_few(prepared, decided_teacher, tmp_path):  # noq
     points = pq.read_table(tmp_path / "out/points.parquet").to_pylist()
     assert points[4]["targets_seen"] == first["targets_seen"]
     assert points[4]["misalignment"] == pytest.approx(first["misalignment"], rel=1e-3)
-    assert tables["regressions"].num_rows == 0 and "nothing to regress" in tables["page"].read_text()
+    assert (first["wordnet_items"], first["wordnet_of"], first["wordnet_status"]) == (3, 3, "FINISHED")
+    assert 0 <= first["wordnet_speech"] <= 1 and first["wordnet_questions"] != ""
+    rows = tables["regressions"].to_pylist()
+    assert len(rows) == 6 and {row["loo_r2"] for row in rows} == {None} and {row["runs"] for row in rows} == {2}
+    assert rows[0]["why"] == "2 runs for 2 parameters: give 4 or more"

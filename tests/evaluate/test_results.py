@@ -38,7 +38,7 @@ def test_a_log_goes_on_behind_its_last_whole_block(tmp_path: Path):
         path.write_bytes(whole[:cut])
         kept = sum(cut >= end for end in ends) - 1
         assert list(logged(tmp_path, "text", digest_of(MADE))) == ["a", "b", "c"][: [0, 2, 3][kept]]
-    path.write_bytes(whole[: ends[1] + 20])
+    path.write_bytes(whole[: ends[1]] + b'{"id": "' + b"x" * 5000)  # more than what follows will cover
     log = RowLog(tmp_path, "text.0", MADE)
     log.append([row("c", 0)])
     log.close()
