@@ -16,8 +16,8 @@ from salad_ds.model.salad import SaladForConditionalGeneration
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """``text``: the prompt, with AUDIO_MARK where ``clip`` is heard. ``stop``: the text at which an answer ends, once it
-    has said anything: line breaks in front of it are none."""
+    """``text``: the prompt, with AUDIO_MARK where ``clip`` is heard. ``stop``: the text at which an answer ends; blanks
+    and line breaks in front of the first word do not."""
 
     text: str
     clip: Clip | None

@@ -65,7 +65,9 @@ class Steps:
         feed = Feed(stream, self.step_of.teacher, self.step_of.device, teaching.prefetch, teaching.workers,
                     stage.steps - step)  # fmt: skip
         log = StepLog(self.out / "log.jsonl", step, self.rank == 0)
-        probed = StepLog(self.out / "probes.jsonl", step if at.state is not None else -1, self.rank == 0)
+        curve = self.out / "probes.jsonl"
+        probed = StepLog(curve, step if at.state is not None else -1,
+                         self.rank == 0 and (self.probes is not None or curve.is_file()))  # fmt: skip
         progress = Progress(self.name, stage.steps, "step", every=5.0, done=step, quiet=self.rank != 0)
         with log, probed, progress:
             if at.state is None:
