@@ -263,13 +263,13 @@ def test_a_fault_of_one_rank_is_told_by_all(recipe, student_dir, speech_dir, tmp
 
 @pytest.mark.slow
 @pytest.mark.assets
-def test_a_real_student_is_measured_as_defined(smollm2_dir, recipe, speech_dir):
+def test_a_real_student_is_measured_as_defined(smollm2_dir, recipe, speech_dir, monkeypatch):
     """SmolLM2 behind a fresh adapter, with a disturbed LLM, against float64."""
     from salad_ds.model.build import build_student
     from salad_ds.teacher.forward import load_teacher
     from salad_ds.teacher.live import LiveTeacher
 
-    recipe.model.llm = str(smollm2_dir)
+    monkeypatch.setattr(recipe.model, "llm", str(smollm2_dir))  # other tests share it
     model, tokenizer = build_student(recipe.model)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
