@@ -47,3 +47,8 @@ class Stopped(SaladError):
     started again; launchers/slurm.sbatch does it."""
 
     code = 85
+
+
+def in_words(error: Exception) -> tuple[str, str]:
+    """(what, mend) of any error: what another rank can say of it."""
+    return (error.what, error.mend) if isinstance(error, SaladError) else (f"{type(error).__name__}: {error}", "")

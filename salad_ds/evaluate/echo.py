@@ -26,8 +26,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from salad_ds.config import Recipe
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import DataError, RecipeError, SaladError
@@ -39,12 +37,12 @@ from salad_ds.evaluate.tasks.templates import templates
 from salad_ds.evaluate.utterances import Speech, Utterance, chosen
 from salad_ds.files import read_json, write_json, writing_alone
 from salad_ds.measure.bench import Loader
+from salad_ds.measure.blocks import device_of
 from salad_ds.measure.run import find_student
 from salad_ds.model.build import require_recipe
 from salad_ds.model.processing import AUDIO_MARK
 from salad_ds.progress import Progress
 from salad_ds.table import read_made, write_table
-from salad_ds.teacher.forward import default_device
 from salad_ds.teacher.ranks import Ranks
 from salad_ds.train.tracking import open_tracker
 
@@ -66,9 +64,7 @@ def echo(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
     if not settings.echo or not recipe.measure.speech:
         raise RecipeError("evaluate.echo is 0, or measure.speech is empty", "say how many utterances of which speech")
     with Ranks() as ranks, contextlib.ExitStack() as stack:
-        device = default_device(ranks.local)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        device_of(ranks)  # makes it the current one
         name, load, identity = find_student(recipe, checkpoint)
         shards = ShardSet.open(recipe.path(recipe.measure.speech))
         prompts = templates(PROMPTS)

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from salad_ds.asr import identity, recogniser
 from salad_ds.config import Recipe
 from salad_ds.errors import RecipeError, SaladError
@@ -26,10 +24,10 @@ from salad_ds.evaluate.results import CONDITIONS, SCHEMA, Result, Row, joined, o
 from salad_ds.evaluate.shown import table
 from salad_ds.evaluate.transcripts import error_rates, transcripts
 from salad_ds.files import digest_of, sole_writer
+from salad_ds.measure.blocks import device_of
 from salad_ds.measure.run import find_student
 from salad_ds.progress import Progress
 from salad_ds.table import read_made
-from salad_ds.teacher.forward import default_device
 from salad_ds.teacher.ranks import Ranks
 from salad_ds.train.tracking import Tracker, open_tracker
 
@@ -50,9 +48,7 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Summaries]
     if not settings.tasks:
         raise RecipeError("evaluate.tasks is empty", "add a task, such as {name: wordnet, items: 100, shots: 0}")
     with Ranks() as ranks:
-        device = default_device(ranks.local)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        device = device_of(ranks)
         found = find_student(recipe, checkpoint) if "student" in settings.models else None
         reader = Reader(recipe)
         hears = any(model != "base" for model in settings.models)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from salad_ds.data.plan import Skipped
-from salad_ds.errors import DataError, SaladError
+from salad_ds.errors import DataError, in_words
 from salad_ds.files import digest_of, sync_directory, write_text
 from salad_ds.measure.sequences import Block, Mark, Order, Told, faults
 from salad_ds.progress import Progress
@@ -145,8 +145,7 @@ def together(ranks: Ranks, work: Callable[[], Any]) -> list[Any]:
         result = work()
     except Exception as error:
         fault = error
-    told = (fault.what, fault.mend) if isinstance(fault, SaladError) else (f"{type(fault).__name__}: {fault}", "")
-    found = ranks.gather((result, told if fault is not None else None))
+    found = ranks.gather((result, None if fault is None else in_words(fault)))
     if fault is not None:
         raise fault
     for rank, (_, words) in enumerate(found):

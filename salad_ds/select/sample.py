@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from salad_ds.errors import DataError
+from salad_ds.measure.statistics import ratio
 
 DRAWS = 4096
 
@@ -45,12 +46,8 @@ def gap_of(m: Sequence[float], tokens: Sequence[int], cer: Sequence[float], spok
     rate = float(np.mean(heard)) if len(cer) or not spoken else float("nan")
     values, weights = np.asarray(m, float), np.asarray(tokens, float)
     n = len(values)
-    mean = float((values * weights).sum() / weights.sum()) if n and weights.sum() > 0 else float("nan")
-    error = half = float("nan")
-    if n > 1 and np.isfinite(mean):
-        spread = (weights ** 2 * (values - mean) ** 2).sum() / weights.sum() ** 2
-        error = float(np.sqrt(n / (n - 1) * spread))
-        half = float(student_t.ppf(0.975, n - 1) * error)
+    mean, error = ratio(values * weights, weights).values()
+    half = float(student_t.ppf(0.975, n - 1) * error) if n > 1 else float("nan")
     reason = ("cannot be spoken" if not spoken else "character error rate" if rate > max_cer else
               "cannot be measured" if not np.isfinite(mean) else "")
     return Gap(mean, error, mean - half, mean + half, rate, n, reason)

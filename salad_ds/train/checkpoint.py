@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from salad_ds.errors import CheckpointError, SaladError
 from salad_ds.files import read_json, sha256_file, sync_directory, sync_file, write_json
+from salad_ds.train.together import from_first, gathered
 
 MARK = "complete.json"
 SCHEMA = 2
@@ -79,31 +80,12 @@ def owners_below(directory: Path) -> dict[str, int]:
     return {name: seen[name][number % len(seen[name])] for number, name in enumerate(sorted(seen))}
 
 
-def gathered(value: Any) -> list[Any]:
-    """Every rank's ``value``. A collective, where there are ranks."""
-    if not dist.is_initialized():
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
 def shared(directory: Path, owners: dict[str, int], work: Callable[[Path], Any]) -> dict[str, Any]:
     """``work`` of every file of ``owners``, done by the rank named there. A collective, where there are ranks."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     parts = gathered({name: work(directory / name) for name, owner in owners.items() if owner == rank})
     found = {name: told for part in parts for name, told in part.items()}
     return {name: found[name] for name in owners}
-
-
-def first(work: Callable[[], Any]) -> Any:
-    """What rank 0 sees, on all ranks: those of other machines may see a directory as it was (NFS). ``work`` raises
-    nothing. A collective, where there are ranks."""
-    if not dist.is_initialized():
-        return work()
-    told = [work() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
 
 
 def prune(directory: Path, step: int, keep: int, keep_every: int = 0) -> None:
@@ -127,7 +109,8 @@ def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = p
 
     Raises CheckpointError when it was made with other settings: continuing it would be neither run.
     """
-    unfinished, whole = first(lambda: [sorted(directory.glob(STEP + end)) for end in (".part", "")])
+    # Ranks of other machines may see the directory as it was (NFS).
+    unfinished, whole = from_first(lambda: [sorted(directory.glob(STEP + end)) for end in (".part", "")])
     for part in unfinished:
         say(f"passing over {part}: it was not finished")
     for candidate in reversed(whole):
@@ -146,7 +129,7 @@ def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = p
 
 def examine(checkpoint: Path) -> tuple[str, dict[str, Any]]:
     """What is wrong with a checkpoint ("" for nothing), and its mark. A collective, where there are ranks."""
-    fault, mark, wanted = first(lambda: read_mark(checkpoint))
+    fault, mark, wanted = from_first(lambda: read_mark(checkpoint))
     if fault:
         return fault, mark
     ranks = dist.get_world_size() if dist.is_initialized() else 1

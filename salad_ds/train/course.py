@@ -19,6 +19,7 @@ from salad_ds.train.guard import MOST_ROLLBACKS, RollBack
 from salad_ds.train.probes import Probes
 from salad_ds.train.steps import StepLog, Stepper, run_steps
 from salad_ds.train.stop import StopRequests
+from salad_ds.train.together import gathered
 from salad_ds.train.tracking import Tracker
 from salad_ds.train.universal import for_ranks
 from salad_ds.train.watchdog import Watchdog
@@ -99,7 +100,7 @@ class Steps:
             self.tracker.metrics({f"probe_{key}": value for key, value in numbers.items()}, step)
 
     def save(self, step: int) -> None:
-        whole = {"stream": gather_states(self.states, self.ranks), "skipped": self.skipped(),
+        whole = {"stream": gather_states(self.states), "skipped": self.skipped(),
                  "guard": self.step_of.guard.state()}  # fmt: skip
         stage = self.stage
         checkpoint.save(self.step_of.engine, self.out / "checkpoints", step, self.digest, whole, stage.keep,
@@ -107,7 +108,7 @@ class Steps:
         self.watchdog.step_ended()
 
     def skipped(self) -> dict[str, Any]:
-        return gather_skipped(self.planner.skipped, self.ranks, self.before)
+        return gather_skipped(self.planner.skipped, self.before)
 
     def back(self, bad: RollBack) -> Place:
         """The weights of the newest checkpoint, and the data behind the bad steps. Raises SaladError where that has not
@@ -125,19 +126,14 @@ class Steps:
         if self.rank == 0:
             print(f"{self.name}: {self.stage.bad_steps} bad steps in a row ({bad.why}): back to step {mark['step']}, "
                   "with the data behind them")
-        return Place(int(mark["step"]), StreamState.from_json(gather_states(self.states, self.ranks)))
+        return Place(int(mark["step"]), StreamState.from_json(gather_states(self.states)))
 
 
-def gather_states(states: list[Any], ranks: int) -> list[Any]:
+def gather_states(states: list[LaneState]) -> list[Any]:
     """The lane states of all ranks in lane order, as JSON."""
-    mine = StreamState(states).as_json()
-    gathered: list[Any] = [None] * ranks
-    dist.all_gather_object(gathered, mine)
-    return [lane for part in gathered for lane in part]
+    return [lane for part in gathered(StreamState(states).as_json()) for lane in part]
 
 
-def gather_skipped(skipped: Skipped, ranks: int, before: dict[str, Any]) -> dict[str, Any]:
+def gather_skipped(skipped: Skipped, before: dict[str, Any]) -> dict[str, Any]:
     """What every rank skipped, and what was skipped ``before`` a resume, together: {reason: {"count", "examples"}}."""
-    gathered: list[Any] = [None] * ranks
-    dist.all_gather_object(gathered, skipped.table())
-    return merged([before, *gathered])
+    return merged([before, *gathered(skipped.table())])

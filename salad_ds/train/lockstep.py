@@ -16,8 +16,9 @@ import torch.distributed as dist
 
 from salad_ds.data.lanes import LaneState
 from salad_ds.data.plan import Skipped, merged
-from salad_ds.errors import DataError, SaladError
+from salad_ds.errors import DataError, in_words
 from salad_ds.train.stop import StopRequests
+from salad_ds.train.together import gathered
 
 
 class Ready(Protocol):
@@ -57,10 +58,8 @@ def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop:
         if ended or stops or step is None:
             return
         if skipped.too_many(seen, lost):
-            tables: list[dict] = [{}] * dist.get_world_size()
-            dist.all_gather_object(tables, skipped.table())
             whole = Skipped(1.0)
-            whole.add(merged(tables))
+            whole.add(merged(gathered(skipped.table())))
             raise DataError(
                 f"{lost} of {seen} samples cannot be used: {whole}", "mend the shards, or raise data.max_bad_share"
             )
@@ -69,9 +68,7 @@ def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop:
 
 def reason_of(fault: Exception | None) -> Exception:
     """What this rank raises when some rank has a fault. A collective."""
-    mine = (fault.what, fault.mend) if isinstance(fault, SaladError) else (f"{type(fault).__name__}: {fault}", "")
-    words: list[tuple[str, str] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(words, mine if fault is not None else None)
+    words = gathered(None if fault is None else in_words(fault))
     if fault is not None:
         return fault
     rank, (what, mend) = next((rank, word) for rank, word in enumerate(words) if word is not None)

@@ -44,6 +44,7 @@ from salad_ds.teacher.forward import shared_vocabulary
 from salad_ds.teacher.identity import teacher_identity
 from salad_ds.teacher.live import LiveTeacher, lone_teacher
 from salad_ds.teacher.ranks import Ranks
+from salad_ds.train.together import gathered as gathered_objects
 
 SCHEMA = 1
 SHOWN = ("misalignment", "misalignment_wrong_speech", "speech_gain_over_wrong", "forgetting", "distillation")
@@ -84,9 +85,8 @@ class Probes:
                 records = list(zip([number for number, _ in mine], found, strict=False))
         finally:
             engine.train(training)
-        parts: list[Any] = [None] * self.ranks
-        dist.all_gather_object(parts, records)
-        rows = [asdict(one) for _, one in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+        pairs = sorted((pair for part in gathered_objects(records) for pair in part), key=lambda pair: pair[0])
+        rows = [asdict(one) for _, one in pairs]
         result = summary(columns(rows, ("tokens", "heard", *QUANTITIES)))
         numbers = {"items": float(result["items"]), "tokens": float(result["tokens"])}
         for name in SHOWN:
