@@ -26,7 +26,9 @@ REQUIRED = [
     "soundfile>=0.13",  # libsndfile with MP3 and Opus; torchaudio itself decodes through torchcodec only
     "omegaconf>=2.3,<3",  # recipes: typed merge, dotted overrides
     "hjson>=3.1,<4",  # DeepSpeed configs, with comments
+    "pydantic>=2,<3",  # what DeepSpeed says of their keys
     "mlflow>=3,<4",  # tracking
+    "pandas>=2",  # what its pyfunc is asked with
     "pyarrow>=18",  # selection tables
     "numpy>=2",
     "scipy>=1.13",
@@ -38,6 +40,8 @@ REQUIRED = [
     "jiwer>=3.1",  # character and word error rates
     "matplotlib>=3.8",  # pictures of the report
     "tqdm>=4.66",
+    "argcomplete>=3.5,<4",  # Tab completes verbs, options and keys, in three shells
+    "PyYAML>=6",  # the lines of a recipe, for --dry-run
     "psutil>=5.9",  # which processes are the ranks of a launcher
     "ninja>=1.11",  # DeepSpeed builds its CPU and GPU operators with it
     "setuptools>=75",  # so does torch.utils.cpp_extension
@@ -52,14 +56,21 @@ DEMO = [
 ]
 # The loss kernels for GPUs. A CUDA build of torch on Linux brings it, at a version of its choice. On a CPU they are not
 # used, only tested: Triton can interpret them, and its package carries the assembler that compiles them.
-GPU = ["triton>=3.5,<4; platform_system == 'Linux'"]
+# MLflow's own sampler of GPUs asks nvidia-ml-py (BSD-3, pure Python).
+GPU = ["triton>=3.5,<4; platform_system == 'Linux'", "nvidia-ml-py>=12"]
 CTC = ["hama>=1.7,<2"]  # align.model hama: phonemes, English, no download
 # The pages that a run leaves, in the Chromium of the system (make system): nothing else is downloaded.
 BROWSER = ["playwright>=1.50,<2", "axe-playwright-python>=0.1.5,<1"]
 # evaluate/harness.py is a model of exactly this lm-evaluation-harness; with what it brings 10 MB. With the tests, for
 # its few-shot prompts are installed anyway (packaged:mmlu-dev, salad_ds/assets/requirements.txt).
 EVAL = ["lm-eval==0.4.13", "accelerate>=1"]
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *GPU, *CTC, *BROWSER, *EVAL]
+SERVE = ["starlette>=0.46,<2", "anyio>=4", "uvicorn>=0.34,<1"]  # the page of salad-ds serve; mlflow brings both anyway
+# The schemas of the Kubernetes manifests in launchers/kubernetes: JobSet and pods; PyTorchJob.
+KUBERNETES = ["kubeflow-trainer-api>=2.3,<3", "kubeflow-training>=1.9.4,<2"]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "pytest-cov>=5", "build>=1.2", "hypothesis>=6.100",
+        *GPU, *CTC, *BROWSER, *EVAL, *SERVE, *KUBERNETES]  # fmt: skip
+# make check: style, types (and those of libraries that have them beside their code), hooks before a commit
+DEV = [*TEST, "ruff>=0.9", "mypy>=1.14", "types-PyYAML>=6", "types-tqdm>=4.66", "types-psutil>=6", "pre-commit>=4"]
 
 setup(
     name="salad_ds",
@@ -74,14 +85,18 @@ setup(
     ),
     package_data={
         "salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css", "select/*.css", "select/*.js",
-                     "evaluate/*.yaml", "evaluate/tasks/*.yaml"],
+                     "serve/static/*", "plan/*.yaml", "evaluate/*.yaml", "evaluate/tasks/*.yaml"],
         "ds_configs": ["*.json"], "data_prep": ["README.md"],
     },  # fmt: skip
-    entry_points={"console_scripts": ["salad-ds = salad_ds.cli:main"]},
+    entry_points={
+        "console_scripts": ["salad-ds = salad_ds.cli:main"],
+        "vllm.general_plugins": ["salad_ds = salad_ds.vllm_plugin:register"],
+    },
     install_requires=REQUIRED,
     extras_require={
-        "demo": DEMO, "gpu": GPU, "ctc": CTC, "eval": EVAL, "test": TEST, "dev": [*TEST, "ruff>=0.9"],
+        "demo": DEMO, "gpu": GPU, "ctc": CTC, "eval": EVAL, "serve": SERVE, "test": TEST, "dev": DEV,
         "s3": ["s3fs>=2024.6"], "gs": ["gcsfs>=2024.6"],  # shards in object stores
+        "vllm": ["vllm>=0.33"],  # serves students (salad_ds/vllm_plugin); brings a CUDA build of torch of its choice
         "piper": ["piper-tts>=1.8,<2"],  # the synth engine 'piper': GPL-3, imported only if a recipe names it
     },  # fmt: skip
 )

@@ -15,11 +15,16 @@ is_number() {  # option, value, least: 1 unless given
     [[ $2 =~ ^(0|[1-9][0-9]*)$ && $2 -ge ${3:-1} ]] || fail "$1 is '$2', not a number of at least ${3:-1}" "see $0 --help"
 }
 
+# What ranks are told by variables; launchers that start them through another machine's shell take these along.
+PROPAGATED='^(NCCL|GLOO_|TORCH_NCCL|PYTORCH_|UCX_|MLFLOW|HF_|OMP_|CUDA_VISIBLE|DS_ACCELERATOR|SALAD_DS)'
+STOPPED=85  # what a rank that was told to stop ends with, after its checkpoint (salad_ds/train/stop.py)
+
 # read_arguments "OPTIONS THIS LAUNCHER TAKES" "$@"
 # Sets RECIPE STAGE RANKS HOSTFILE MASTER_ADDR_OPTION MASTER_PORT_OPTION NODES NODE_RANK RESTARTS NO_SSH DRY_RUN, PASSED: the
-# overrides, and WORK: what salad_ds is called with, such as (train RECIPE key=value --stage STAGE).
+# overrides, and WORK: what salad_ds is called with, such as (train RECIPE key=value --stage STAGE --preflight).
+# --interface NAME becomes NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME.
 read_arguments() {
-    local known=" $1 --stage --checkpoint --verb " option verb=train checkpoint=""
+    local known=" $1 --stage --checkpoint --verb --interface " option verb=train checkpoint="" preflight=yes
     shift
     RECIPE="" STAGE="" RANKS="" HOSTFILE="" MASTER_ADDR_OPTION="" MASTER_PORT_OPTION="" NODES="" NODE_RANK="" RESTARTS=""
     NO_SSH="" DRY_RUN="" PASSED=()
@@ -32,6 +37,7 @@ read_arguments() {
             -h | --help) usage; exit 0 ;;
             --dry-run) DRY_RUN=yes ;;
             --debug) PASSED+=(--debug) ;;
+            --no-preflight) preflight="" ;;
             --no_ssh)
                 [[ $known == *" $1 "* ]] || fail "there is no option $1" "see $0 --help"
                 NO_SSH=yes ;;
@@ -42,6 +48,9 @@ read_arguments() {
                     --stage) STAGE=$2 ;;
                     --checkpoint) checkpoint=$2 ;;
                     --verb) verb=$2 ;;
+                    --interface)
+                        [[ $2 =~ ^[A-Za-z0-9_.:-]+$ ]] || fail "--interface is '$2', not the name of one" "ip -brief address lists them"
+                        export NCCL_SOCKET_IFNAME="=$2" GLOO_SOCKET_IFNAME=$2 ;;
                     --ranks) RANKS=$2; is_number "$1" "$2" ;;
                     --nodes) NODES=$2; is_number "$1" "$2" ;;
                     --node_rank) NODE_RANK=$2; is_number "$1" "$2" 0 ;;
@@ -65,12 +74,16 @@ read_arguments() {
     case $verb in
         train)
             [[ -n $STAGE ]] || fail "no stage was given" "add --stage stage1"
-            WORK+=(--stage "$STAGE") ;;
+            WORK+=(--stage "$STAGE")
+            [[ -z $preflight ]] || WORK+=(--preflight) ;;
+        doctor)
+            WORK=(doctor --cluster "$RECIPE" "${PASSED[@]}")
+            [[ -z $STAGE ]] || WORK+=(--stage "$STAGE") ;;
         measure | evaluate) [[ -z $checkpoint ]] || WORK+=(--checkpoint "$checkpoint") ;;
         precompute | prepare | align | synthesize | select) ;;
         *) fail "--verb is '$verb', which is not done by several ranks" "the other verbs are not launched: salad-ds $verb" ;;
     esac
-    [[ $verb == train || -z $STAGE ]] || fail "$verb has no stages" "leave --stage out"
+    [[ $verb == train || $verb == doctor || -z $STAGE ]] || fail "$verb has no stages" "leave --stage out"
     [[ $verb == measure || $verb == evaluate || -z $checkpoint ]] || fail "$verb takes no --checkpoint" "leave it out"
 }
 
@@ -113,25 +126,24 @@ without_gpu() {
     ! compgen -G '/dev/nvidia[0-9]*' >/dev/null && [[ ! -e /dev/dxg && ! -e /dev/kfd ]]
 }
 
-launch() {  # COMMAND, shown or started in this process's place
-    if [[ -n $DRY_RUN ]]; then
-        show "${COMMAND[@]}"
-        exit 0
-    fi
-    if without_gpu; then  # DeepSpeed is told so: else each process looks, and says what it found
-        export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
-    fi
-    exec "${COMMAND[@]}"
+show_only() {  # COMMAND, where that was asked for
+    [[ -n $DRY_RUN ]] || return 0
+    [[ -z ${GLOO_SOCKET_IFNAME:-} ]] || printf 'with GLOO_SOCKET_IFNAME=%s NCCL_SOCKET_IFNAME=%s\n' \
+        "$GLOO_SOCKET_IFNAME" "${NCCL_SOCKET_IFNAME:-}" >&2
+    show "${COMMAND[@]}"
+    exit 0
 }
 
 tell() {  # PROCESS: tell the job that it was started as to stop; some launchers have another way
     kill -TERM "$1"
 }
 
-launch_again() {  # RESTARTS times, while the job fails; a job that was told to stop (by TERM, INT or USR1) is not restarted
+# RESTARTS times, while the job fails. One that was told to stop (this process by TERM, INT or USR1, or its ranks) is not
+# started again: it ends with 85 if its ranks have written a checkpoint.
+launch_again() {
     local code tries=${RESTARTS:-0} told="" job=""
-    [[ -z $DRY_RUN ]] || launch
-    without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
+    show_only
+    without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}  # else each process looks, and says what it found
     trap 'told=yes; [[ -z $job ]] || tell "$job" 2>/dev/null || true' TERM INT USR1
     while :; do
         "${COMMAND[@]}" &
@@ -143,8 +155,12 @@ launch_again() {  # RESTARTS times, while the job fails; a job that was told to 
             wait "$job" || code=$?
         done
         job=""
+        if [[ -n ${SALAD_DS_STOPPED:-} && -e $SALAD_DS_STOPPED ]]; then
+            rm -f "$SALAD_DS_STOPPED"
+            code=$STOPPED
+        fi
         [[ -z $told || $code -ne 0 ]] || code=143  # `deepspeed` says 0 of a child that died of a signal
-        if ((code == 0 || tries == 0)) || [[ -n $told ]]; then
+        if ((code == 0 || code == STOPPED || tries == 0)) || [[ -n $told ]]; then
             exit "$code"
         fi
         tries=$((tries - 1))

@@ -2,13 +2,15 @@
 # One training stage on the machines of a hostfile, or another verb that ranks share, under the deepspeed launcher.
 #
 #   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE [--master_addr A] [--master_port P]
-#                                   [--restarts K] [key=value ...] [--debug] [--dry-run]
+#                                   [--restarts K] [--interface NAME] [--no-preflight] [key=value ...] [--debug] [--dry-run]
 #   launchers/deepspeed_hostfile.sh RECIPE --stage STAGE --hostfile FILE --no_ssh --node_rank I --master_addr A [the same]
 #   launchers/deepspeed_hostfile.sh RECIPE --verb VERB --hostfile FILE [the same]
 #
 # Run it on one of the machines: pdsh reaches the others. With --no_ssh nothing does: run it on each, with I = 0, 1, ...
 # in the order of FILE, and A the first one's address.
-# VERB: precompute, prepare, align, synthesize, select, measure or evaluate (the last two with --checkpoint C).
+# --interface: the network that NCCL and gloo take. --no-preflight: train without looking at the hosts first.
+# VERB: doctor (look at the hosts), precompute, prepare, align, synthesize, select, measure or evaluate (the last two with
+# --checkpoint C).
 # FILE has a line `name slots=GPUS` per machine. Every machine has this directory, the recipe and the environment at the
 # same paths, and lets you in by ssh without a password; see launchers/README.md.
 # --dry-run prints the command, quoted for a shell, and runs nothing. The same line again goes on after a stop.
@@ -42,17 +44,20 @@ check_hostfile() {  # DeepSpeed's own words about a bad line are a traceback
     ((${#HOSTS[@]})) || fail "$HOSTFILE names no machine" "write a line 'name slots=GPUS' per machine"
 }
 
-check_environment() {  # variables that DeepSpeed exports on the other machines, and the file that lists more of them
+check_environment() {  # variables that go to the other machines, and the file that lists more of them
     local name file number line
+    OWN_VARIABLES=()
     for name in $(compgen -e); do
-        case $name in
-            MLFLOW* | PYTHON* | MV2* | UCX* | NCCL*)
-                # Spaces are quoted by DeepSpeed; what a shell reads inside double quotes is not.
-                [[ ${!name} != *[\"\$\`\\%]* ]] || fail "the variable $name holds one of \" \$ \` \\ %, which do not survive the way" \
-                    "unset it here and set it on every machine" ;;
-        esac
+        # DeepSpeed itself exports the former; the others it reads from a file.
+        if [[ $name =~ ^(MLFLOW|PYTHON|MV2|UCX|NCCL) || $name =~ $PROPAGATED ]]; then
+            # Spaces are quoted by DeepSpeed; what a shell reads inside double quotes is not.
+            [[ ${!name} != *[\"\$\`\\%]* && ${!name} != *$'\n'* ]] ||
+                fail "the variable $name holds one of \" \$ \` \\ % or a line break, which do not survive the way" \
+                    "unset it here and set it on every machine"
+        fi
+        [[ ! $name =~ $PROPAGATED || $name =~ ^(NCCL|MLFLOW|UCX) ]] || OWN_VARIABLES+=("$name=${!name}")
     done
-    for file in "$HOME/${DS_ENV_FILE:-.deepspeed_env}" "./${DS_ENV_FILE:-.deepspeed_env}"; do
+    for file in "$HOME/${DS_ENV_FILE:-.deepspeed_env}" "./${DS_ENV_FILE:-.deepspeed_env}" "${DS_ENV_FILE:-}"; do
         [[ -f $file ]] || continue
         number=0
         while IFS= read -r line || [[ -n $line ]]; do
@@ -61,6 +66,18 @@ check_environment() {  # variables that DeepSpeed exports on the other machines,
                 fail "$file, line $number: '$line' is not NAME=value" "DeepSpeed allows no blank lines and no comments there"
         done <"$file"
     done
+}
+
+take_along() {  # OWN_VARIABLES, by the file that DeepSpeed reads such from; what a user's file says of them comes later
+    local users file
+    ((${#OWN_VARIABLES[@]})) || return 0
+    file=$(mktemp "${TMPDIR:-/tmp}/salad-ds-variables.XXXXXXXXXX")
+    printf '%s\n' "${OWN_VARIABLES[@]}" >"$file"
+    for users in "$HOME/${DS_ENV_FILE:-.deepspeed_env}" "./${DS_ENV_FILE:-.deepspeed_env}" "${DS_ENV_FILE:-}"; do
+        [[ -z $users || ! -f $users ]] || cat "$users" >>"$file"
+    done
+    trap 'rm -f "$DS_ENV_FILE"' EXIT
+    export DS_ENV_FILE=$file  # an absolute path stays one behind the directories that DeepSpeed looks in
 }
 
 check_machines() {  # DeepSpeed tries the first one only; a rank that is missing leaves the others waiting for half an hour
@@ -99,4 +116,10 @@ fi
 [[ -n $MASTER_ADDR_OPTION ]] && COMMAND+=(--master_addr "$MASTER_ADDR_OPTION")
 [[ -n $MASTER_PORT_OPTION ]] && COMMAND+=(--master_port "$MASTER_PORT_OPTION")
 COMMAND+=(--no_local_rank --module salad_ds "${WORK[@]}")
+if [[ -z $NO_SSH && -n $DRY_RUN ]] && ((${#OWN_VARIABLES[@]})); then
+    printf 'with %s\n' "${OWN_VARIABLES[*]}" >&2
+elif [[ -z $NO_SSH && -z $DRY_RUN ]]; then
+    without_gpu && OWN_VARIABLES+=("DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}")
+    take_along
+fi
 launch_again

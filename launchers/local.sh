@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # One training stage on this machine, or another verb that ranks share, under the deepspeed launcher.
 #
-#   launchers/local.sh RECIPE --stage STAGE [--ranks N] [--restarts K] [--master_port P] [key=value ...] [--debug] [--dry-run]
+#   launchers/local.sh RECIPE --stage STAGE [--ranks N] [--restarts K] [--master_port P] [--interface NAME] [--no-preflight]
+#                      [key=value ...] [--debug] [--dry-run]
 #   launchers/local.sh RECIPE --verb VERB [the same]
 #
-# VERB: precompute, prepare, align, synthesize, select, measure or evaluate (the last two with --checkpoint C).
+# VERB: doctor (look at the hosts), precompute, prepare, align, synthesize, select, measure or evaluate (the last two with
+# --checkpoint C).
 # N defaults to stages.STAGE.ranks of the recipe, for other verbs to the most of any stage.
 # --restarts: how often a job that failed is started again. --dry-run prints the command, quoted for a shell.
+# --interface: the network that NCCL and gloo take. --no-preflight: train without looking at the hosts first.
 # A job that was killed is started again with the same line: it goes on from its newest checkpoint.
 set -euo pipefail
 

@@ -3,14 +3,16 @@
 # or gloo as always.
 #
 #   launchers/mpi.sh RECIPE --stage STAGE --ranks N [--hostfile FILE] [--master_addr A] [--master_port P] [--restarts K]
-#                    [key=value ...] [--debug] [--dry-run]
+#                    [--interface NAME] [--no-preflight] [key=value ...] [--debug] [--dry-run]
 #   launchers/mpi.sh RECIPE --verb VERB [the same]
 #
 # N: ranks in all. FILE has a line `name slots=GPUS` per machine (default: the machines of the allocation, or this one).
 # A: an address of the machine of rank 0 (default: the first name of FILE, or this machine), P a free port there (29500).
-# Every machine has this directory, the recipe and the environment at the same paths. Environment variables that begin
-# with NCCL, MLFLOW, HF_, OMP, CUDA_VISIBLE or SALAD_DS go to all of them. --dry-run prints the command, quoted for a shell.
-# VERB: precompute, prepare, align, synthesize, select, measure or evaluate (the last two with --checkpoint C).
+# Every machine has this directory, the recipe and the environment at the same paths. Environment variables go to all of
+# them if their names begin as launchers/README.md lists. --dry-run prints the command, quoted for a shell.
+# --interface: the network that NCCL and gloo take. --no-preflight: train without looking at the hosts first.
+# VERB: doctor (look at the hosts), precompute, prepare, align, synthesize, select, measure or evaluate (the last two with
+# --checkpoint C).
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -58,7 +60,7 @@ without_gpu && export DS_ACCELERATOR=${DS_ACCELERATOR:-cpu}
 COMMAND=(mpirun -np "$RANKS" --bind-to none --map-by slot)
 [[ -n $HOSTFILE ]] && COMMAND+=(--hostfile "$HOSTFILE")
 [[ $EUID -ne 0 ]] || COMMAND+=(--allow-run-as-root)
-for name in PATH LD_LIBRARY_PATH DS_ACCELERATOR $(compgen -e | grep -E '^(MASTER_|NCCL|GLOO_|MLFLOW|HF_|OMP|CUDA_VISIBLE|SALAD_DS)' || true); do
+for name in PATH LD_LIBRARY_PATH MASTER_ADDR MASTER_PORT $(compgen -e | grep -E "$PROPAGATED" || true); do
     [[ -z ${!name+set} ]] || COMMAND+=(-x "$name")
 done
 COMMAND+=("$ENVIRONMENT_PYTHON" -m salad_ds "${WORK[@]}")

@@ -1,280 +1,153 @@
-"""The command line: one verb, one function, no logic. ``salad-ds VERB RECIPE [key=value ...]``."""
+"""The command line: ``salad-ds VERB RECIPE [key=value ...]``. The verbs themselves are in salad_ds/verbs/."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import os
+import re
+import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from salad_ds import __version__
-from salad_ds.config import Recipe, load_recipe
-from salad_ds.data.storage import use
+from salad_ds.config import load_recipe
 from salad_ds.environment import hush, prepare_environment
-from salad_ds.errors import SaladError
-from salad_ds.launched import adopt_rank
+from salad_ds.errors import FAULT, SaladError, in_words, keep_traceback
+from salad_ds.launched import adopt_rank, exit_code
+from salad_ds.verbs import BESIDE, ROAD, VERBS, Verb
 
-CheckedVerb = Callable[[Recipe, argparse.Namespace], object]
-
-
-def prepare(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.data.prepare import prepare
-
-    prepare(recipe, arguments.part)
+HEAD = "Teach a text LLM to hear (SALAD, arXiv 2510.13632). The road, verbs resume:"
+FOOT = """Begin: salad-ds run salad_ds/recipes/demo.yaml    VERB --help: options, examples
+Every key of a recipe, every option, exit codes: docs/reference.md"""
 
 
-def synthesize(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    if arguments.selected:
-        from salad_ds.select.run import synthesize_selected
+class Parser(argparse.ArgumentParser):
+    """Whose errors are one line and a mend, as all of ours."""
 
-        synthesize_selected(recipe, arguments.part)
-        return
-    from salad_ds.synth.synthesize import synthesize
-
-    synthesize(recipe, arguments.part)
-
-
-def align(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.align.run import align
-
-    align(recipe, arguments.part)
-
-
-def encode(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.encode import encode
-
-    encode(recipe)
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2."""
+        mend = f"{self.prog} --help lists what there is, with examples"
+        if wrong := re.search(r"argument VERB: invalid choice: '(.*?)'", message):
+            message = f"there is no verb {wrong[1]!r}"
+            near = difflib.get_close_matches(wrong[1], VERBS, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else mend
+        if wrong := re.search(r"unrecognized arguments: (--[^ =]+)", message):
+            near = difflib.get_close_matches(wrong[1], self._option_string_actions, n=1, cutoff=0.7)
+            mend = f"did you mean {near[0]}?" if near else mend
+        print(f"{self.prog}: {message}\n  mend: {mend}", file=sys.stderr)
+        sys.exit(2)
 
 
-def precompute(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.teacher.precompute import precompute
+class OneScreen(Parser):
+    """``salad-ds --help``: every verb once, and no more lines than a terminal has."""
 
-    precompute(recipe)
+    verbs: dict[str, Parser]
 
-
-def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.train.loop import train
-
-    train(recipe, arguments.stage)
+    def format_help(self) -> str:
+        road, beside = ("\n".join(f"  {verb.name:<12}{verb.told}" for verb in verbs) for verbs in (ROAD, BESIDE))
+        return f"{HEAD}\n{road}\nBeside it:\n{beside}\n{FOOT}\n"
 
 
-def measure(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.measure.run import measure_checkpoint
-
-    measure_checkpoint(recipe, arguments.checkpoint)
-
-
-def evaluate(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.evaluate.verb import evaluate
-
-    evaluate(recipe, arguments.checkpoint)
-
-
-def select(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.select.after import finish
-    from salad_ds.select.run import select, select_and_speak
-
-    if arguments.step:
-        select(recipe, arguments.step)
-        return
-    select_and_speak(recipe, arguments.part)
-    if (page := finish(recipe)) is not None and os.environ.get("RANK", "0") == "0":
-        print(f"look at it: {page.absolute().as_uri()}")
-
-
-def sweep(_: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.select.sweep import sweep
-
-    sweep(arguments.recipe, arguments.overrides)
-
-
-def report(recipe: Recipe, _: argparse.Namespace) -> None:
-    from salad_ds.measure.run import write_report
-
-    write_report(recipe)
-
-
-def lint(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.lint import lint
-
-    lint(recipe, max_bad_share=arguments.max_bad_share, listing=arguments.list)
-
-
-def run(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    from salad_ds.run import run
-
-    run(recipe, arguments.recipe, arguments.overrides)
-
-
-VERBS: dict[str, tuple[CheckedVerb, str]] = {
-    "run": (run, "all of it, in this order"),
-    "prepare": (prepare, "corpora → shards of speech and text"),
-    "synthesize": (synthesize, "shards of text → shards of speech with word times"),
-    "align": (align, "shards of speech → word times"),
-    "encode": (encode, "recordings → frames of the encoder, to train without audio"),
-    "precompute": (precompute, "what the teacher says about every text → teacher store"),
-    "train": (train, "one stage (--stage); for several GPUs see launchers/"),
-    "measure": (measure, "misalignment M and forgetting F of a student (--checkpoint)"),
-    "evaluate": (evaluate, "accuracy in multiple choice, read and heard (--checkpoint)"),
-    "select": (select, "Stage II: clusters, their M, texts drawn and spoken; a page"),
-    "sweep": (sweep, "selections side by side: select.gamma=0,1,5 and the like"),
-    "report": (report, "one page about everything that was measured"),
-    "lint": (lint, "check shards, sidecars, teacher store; or any SHARDS"),
-}
-"""Verbs that take a recipe, in the order of the road; ``lint`` stands beside it."""
-
-BESIDE = {
-    "sweep": VERBS["sweep"][1],
-    "lint": VERBS["lint"][1],
-    "analyze": "what many runs say: M against data, accuracy against M and F",
-    "generate": "what a student says after hearing a clip",
-    "doctor": "what this machine can do, and how to mend what is missing",
-}
-
-
-HEAD = """Teach a text LLM to hear (SALAD, arXiv 2510.13632). Verbs resume. In order:
-"""
-
-
-def listing() -> str:
-    """The verbs for ``--help``, each once."""
-    road = [f"  {name:<12}{told}" for name, (_, told) in VERBS.items() if name not in BESIDE]
-    beside = [f"  {name:<12}{told}" for name, told in BESIDE.items()]
-    return "\n".join([*road, "beside it:", *beside])
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="salad-ds",
-        usage="salad-ds VERB RECIPE [key=value ...]",
-        description=HEAD + listing(),
-        epilog="More: salad-ds VERB --help. To begin: salad-ds run salad_ds/recipes/demo.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
+def parser() -> OneScreen:
+    top = OneScreen(prog="salad-ds", usage="salad-ds VERB RECIPE [key=value ...]", add_help=False)
     top.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     top.add_argument("--version", action="version", version=f"salad-ds {__version__}", help=argparse.SUPPRESS)
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS, prog="salad-ds")
-    for name, (_, told) in VERBS.items():
-        example = {"train": " --stage stage1", "measure": " --checkpoint init", "evaluate": " --checkpoint init",
-                   "sweep": " select.gamma=0,1,5 select.clusters=8,16"}  # fmt: skip
-        verb = verbs.add_parser(
-            name,
-            description=f"{name}: {told}",
-            epilog=f"example: salad-ds {name} salad_ds/recipes/demo.yaml{example.get(name, '')} workdir=runs/mine",
-        )
-        verb.add_argument("recipe", help="a YAML recipe, such as salad_ds/recipes/demo.yaml")
-        verb.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="settings of the recipe, such as stages.stage1.steps=20"
-        )
-        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        verb.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # some launchers pass it
-        if name in ("prepare", "synthesize", "align", "select"):
-            verb.add_argument(
-                "--part", default="", help="i/n, or auto: that of this rank or SLURM array task (default: of this rank)"
-            )
-        if name == "synthesize":
-            verb.add_argument("--selected", action="store_true", help="speak what `select` has drawn instead")
-        if name == "select":
-            verb.add_argument("--step", default="", help="one step alone: embed, cluster, probe or sample")
-        if name == "lint":
-            verb.usage = "salad-ds lint RECIPE [key=value ...] | SHARDS ..."
-            verb.add_argument("--max-bad-share", type=float, help="fail above it (default: data.max_bad_share)")
-            verb.add_argument("--list", metavar="FILE", help="write every fault to FILE, as lines of JSON")
-        if name == "train":
-            verb.add_argument("--stage", default="stage1", help="which of the recipe's stages (default: stage1)")
-        if name in ("measure", "evaluate"):
-            verb.add_argument(
-                "--checkpoint",
-                default="stage1",
-                help="init (before training), a stage of the recipe, or a student's directory (default: stage1)",
-            )
-    verb = verbs.add_parser(
-        "generate",
-        description=f"generate: {BESIDE['generate']}",
-        epilog="example: salad-ds generate --checkpoint runs/demo/stage1/model --audio x.wav --text ' The word is'",
-    )
-    verb.add_argument("--checkpoint", required=True, help="directory of a saved student")
-    verb.add_argument("--audio", action="append", default=[], help="an audio file; may be given several times")
-    verb.add_argument(
-        "--text", default="", help="text around the clips, <|audio|> for each; without a mark the clips come first"
-    )
-    verb.add_argument("--max-new-tokens", type=int, default=40, help="at most so many tokens (default: 40)")
-    verb.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verb = verbs.add_parser(
-        "analyze",
-        description=f"analyze: {BESIDE['analyze']}",
-        epilog="example: salad-ds analyze runs/alpha-0 runs/alpha-1 --out runs/analysis",
-    )
-    verb.add_argument("runs", nargs="+", help="work directories, or addresses of MLflow stores")
-    verb.add_argument("--out", default="runs/analysis", help="directory of the tables, pictures and page")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verb = verbs.add_parser("doctor", description=f"doctor: {BESIDE['doctor']}")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", prog="salad-ds", parser_class=Parser)
+    for verb in VERBS.values():
+        own = verbs.add_parser(
+            verb.name, help=verb.told, description=f"{verb.name}: {verb.told}", epilog=shown(verb),
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
+        add_verb(own, verb)
+    top.verbs = dict(verbs.choices)
     return top
+
+
+def add_verb(own: argparse.ArgumentParser, verb: Verb) -> None:
+    own.usage = verb.usage or None
+    if verb.recipe:
+        own.add_argument("recipe", help="a YAML recipe, such as salad_ds/recipes/demo.yaml")
+        own.add_argument(
+            "overrides", nargs="*", default=[], metavar="key=value",
+            help="settings of the recipe, such as stages.stage1.steps=20",
+        )  # fmt: skip
+        own.add_argument("--dry-run", action="store_true", help="only show the recipe, with where each value is from")
+        own.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # some launchers pass it
+    verb.options(own)
+    own.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def shown(verb: Verb) -> str:
+    lines = [f"  salad-ds {verb.name} {example}".rstrip() for example in verb.examples]
+    return "\n".join(["examples:", *lines])
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """As ``parser`` has it, with overrides anywhere: argparse itself takes none behind an option."""
     top = parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next; this call does not return
+        from salad_ds.completion import answer
+
+        answer(top)
     chosen, rest = top.parse_known_args(arguments)
     stray = [text for text in rest if text.startswith("-") or not hasattr(chosen, "overrides")]
     if stray:
-        top.error(f"unrecognized arguments: {' '.join(stray)}")
+        own = top.verbs[chosen.verb] if hasattr(chosen, "verb") else top
+        own.error(f"unrecognized arguments: {' '.join(stray)}")
     if rest:
-        chosen.overrides += rest
+        chosen.overrides = [*chosen.overrides, *rest]
     return chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 an error that was named, 2 wrong usage, 85 told to stop and can go on, 130 interrupted, 141
-    nobody reads our output."""
+    """Does what the command line says; returns one of errors.EXIT_CODES."""
     chosen = parse(arguments)
+    verb = VERBS[chosen.verb]
     prepare_environment()
     if not chosen.debug:
         hush()
     try:
         adopt_rank()
-        if chosen.verb == "doctor":
-            from salad_ds.doctor import run as examine
+        if verb.recipe and chosen.dry_run:
+            from salad_ds.dry_run import dry_run
 
-            return 0 if examine(sys.stdout) else 1
-        if chosen.verb == "generate":
-            from salad_ds.generate import generate
-
-            print(generate(chosen.checkpoint, chosen.audio, chosen.text, chosen.max_new_tokens, chosen.temperature))
+            dry_run(chosen, verb.swept)
             return 0
-        if chosen.verb == "lint" and not chosen.recipe.endswith((".yaml", ".yml")):
-            from salad_ds.lint import lint_shards
-
-            lint_shards([chosen.recipe, *chosen.overrides], chosen.max_bad_share, chosen.list)
-            return 0
-        if chosen.verb == "analyze":
-            from salad_ds.analyze.run import analyze_command
-
-            analyze_command(chosen.runs, chosen.out)
-            return 0
-        overrides = chosen.overrides
-        if chosen.verb == "sweep":  # what is swept has several values: the recipe itself is read without it
-            from salad_ds.select.sweep import values_of
-
-            overrides = [text for text in overrides if len(values_of(text)) == 1]
-        recipe = load_recipe(chosen.recipe, overrides)
-        use(recipe.storage)
-        VERBS[chosen.verb][0](recipe, chosen)
-        return 0
+        return verb.run(chosen) or 0
     except SaladError as error:
         if chosen.debug:
             traceback.print_exc()
-        rank = os.environ.get("RANK", "0")
-        where = f"salad-ds {chosen.verb}" + (f" (rank {rank})" if rank != "0" else "")
-        print(f"{where}: {error.what}" + (f"\n  mend: {error.mend}" if error.mend else ""), file=sys.stderr)
-        return error.code
+        complain(chosen.verb, error.what, error.mend)
+        return exit_code(error.code)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # whoever presses it again does not want to wait
         print(f"\nsalad-ds {chosen.verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `salad-ds doctor | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader either
         return 141
+    except Exception as error:  # a full disk, too little memory; else a defect of ours
+        if chosen.debug:
+            traceback.print_exc()
+        what, mend = in_words(error)
+        complain(chosen.verb, what, mend or keep_traceback(error, chosen.verb, workdir_of(chosen)))
+        return SaladError.code if mend else FAULT
+
+
+def workdir_of(chosen: argparse.Namespace) -> Path:
+    """Where a cluster's user looks first; nothing is made for it."""
+    with contextlib.suppress(Exception):  # the verb has no recipe, or it is the recipe that cannot be read
+        return load_recipe(chosen.recipe, chosen.overrides).path(".")
+    return Path(tempfile.gettempdir())
+
+
+def complain(verb: str, what: str, mend: str) -> None:
+    """One line, and one line that mends it, to standard error."""
+    rank = os.environ.get("RANK", "0")
+    where = f"salad-ds {verb}" + (f" (rank {rank})" if rank != "0" else "")
+    print(f"{where}: {what}" + (f"\n  mend: {mend}" if mend else ""), file=sys.stderr)

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from salad_ds.errors import AssetError, SaladError
 
@@ -84,7 +85,7 @@ def inspect(python: str = sys.executable, timeout: float = 300.0) -> State:
     return judge(json.loads(line.removeprefix("PROBE")), directory)
 
 
-def judge(found: dict, directory: Path) -> State:
+def judge(found: dict[str, Any], directory: Path) -> State:
     """The State that a probe's findings amount to."""
     error = found["error"]
     if error is None:

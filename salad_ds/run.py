@@ -41,9 +41,11 @@ def run(recipe: Recipe, recipe_path: str, overrides: list[str]) -> None:
         with journal.timed(name):
             action()
         gc.collect()
+    from salad_ds.export.card import write_cards
     from salad_ds.measure.run import write_report
 
     write_report(recipe, track=journal.worked)
+    write_cards(recipe)
     print(f"salad-ds run took {clock(time.monotonic() - began)}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from salad_ds.launched import meet
+from salad_ds.launched import gpu, meet
 
 PATIENCE = datetime.timedelta(days=7)
 """For groups of CPUs whose ranks finish at different times; a dead one is the launcher's to notice."""
@@ -40,10 +40,10 @@ def start_processes(timeout_minutes: float = 30.0) -> tuple[int, int, torch.devi
             verbose=False,
             timeout=datetime.timedelta(minutes=timeout_minutes),
         )
-    local = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", gpu()) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(local)
-    return dist.get_rank(), dist.get_world_size(), torch.device("cuda", local) if cuda else torch.device("cpu")
+        torch.cuda.set_device(device)
+    return dist.get_rank(), dist.get_world_size(), device
 
 
 @contextlib.contextmanager

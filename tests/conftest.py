@@ -15,6 +15,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from salad_ds.assets import resolve
+from tests.tracking_server import gate, tracking_server  # noqa: F401 (fixtures)
 
 torch.set_num_threads(1)
 

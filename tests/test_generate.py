@@ -60,7 +60,7 @@ def wav(tmp_path_factory):
 @torch.no_grad()
 def naive(model, tokenizer, text: str, clips: list, tokens: int) -> str:
     """The likeliest token again and again, each time from the whole prompt."""
-    embeddings, _ = model.embed_prompt(**SaladProcessor(tokenizer, model.config, model.sample_rate)(text, clips))
+    embeddings, _ = model.embed_prompt(**SaladProcessor.of(model, tokenizer)(text, clips))
     said: list[int] = []
     for _ in range(tokens):
         logits = model.llm(inputs_embeds=embeddings, use_cache=False).logits[0, -1]

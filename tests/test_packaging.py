@@ -8,41 +8,41 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import salad_ds
+
 REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """The wheel, unpacked. It is built from a copy: setuptools leaves a build directory behind."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory) -> Path:
+    """Directory of the sdist and of the wheel that is built from it. From a copy: setuptools leaves things behind."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("salad_ds", "data_prep", "ds_configs"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
     for name in ("setup.py", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(out),
-        ".",
-    ]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = out.glob("salad_ds-*.whl")
-    zipfile.ZipFile(wheel).extractall(out / "site")
-    return out / "site"
+    done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), "."], cwd=source,
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory) -> Path:
+    """The wheel, unpacked."""
+    (wheel,) = built.glob("salad_ds-*.whl")
+    site = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(site)
+    return site
 
 
 def test_the_wheel_holds_code_and_data(installed):
@@ -112,3 +112,54 @@ print(Path(salad_ds.__file__).parents[1])
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == installed
+
+
+def test_the_sdist_builds_and_carries_its_licence(built):
+    (archive,) = built.glob("salad_ds-*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert {"LICENSE", "setup.py", "salad_ds/assets/requirements.txt", "ds_configs/zero3.json"} <= names
+    assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]
+
+
+def test_citation_and_licence_say_what_setup_says():
+    said = (REPOSITORY / "CITATION.cff").read_text()
+    assert f"\nversion: {salad_ds.__version__}\n" in said and "\nlicense: Apache-2.0\n" in said
+    assert "arXiv:2510.13632" in said
+    assert 'license="Apache-2.0"' in (REPOSITORY / "setup.py").read_text()
+    assert "Apache License" in (REPOSITORY / "LICENSE").read_text()[:200]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(built, tmp_path):
+    """Its own environment, where nothing but the requirements can be seen of this one; started as a user does."""
+    venv, (wheel,) = tmp_path / "venv", built.glob("salad_ds-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=120)
+    python = venv / "bin/python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, timeout=120)
+    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
+                               capture_output=True, text=True).stdout.strip())
+    # Behind the wheel's own, and without the .pth files in it, one of which leads to the repository.
+    (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def said(*command: object) -> str:
+        clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run([venv / "bin/salad-ds", *command], cwd=tmp_path, env=clean, capture_output=True,
+                              text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = subprocess.run([python, "-c", "import salad_ds; print(salad_ds.__file__)"], cwd=tmp_path, check=True,
+                           capture_output=True, text=True).stdout
+    assert Path(where.strip()).parents[1] == site
+    assert "Begin: salad-ds run" in said("--help")
+    assert said("--version").strip() == f"salad-ds {salad_ds.__version__}"
+    assert "name: demo" in said("run", site / "salad_ds/recipes/demo.yaml", "--dry-run")
+    assert "salad-ds" in said("completion", "bash")
+    recipe = tmp_path / "mine.yaml"
+    (tmp_path / "texts.jsonl").write_text('{"text": "he was not an ill disposed young man"}\n')
+    recipe.write_text("name: mine\nworkdir: work\nmodel: {llm: none}\n"
+                      "corpora: [{kind: text, source: texts.jsonl, out: text}]\n")
+    said("prepare", recipe)
+    assert (tmp_path / "work/text/manifest.json").is_file()

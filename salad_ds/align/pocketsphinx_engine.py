@@ -27,7 +27,7 @@ PAD = 0.25  # seconds of noise on both sides: the model wants silence around spe
 NOISES = (1e-3, 3e-4, 3e-3)  # clean synthetic speech fails without noise, at which level depends on the voice
 FILLERS = ("<s>", "</s>", "<sil>", "(NULL)")
 # The narrow beams are pocketsphinx's own; the wide ones are slower and save utterances with a hesitation or a noise.
-BEAMS = ({}, {"beam": 1e-120, "wbeam": 1e-100, "pbeam": 1e-120})
+BEAMS: tuple[dict[str, float], ...] = ({}, {"beam": 1e-120, "wbeam": 1e-100, "pbeam": 1e-120})
 
 
 class PocketsphinxAligner:

@@ -115,9 +115,7 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
     shards = ShardSet.open(directory)
     if shards.kind != "speech":
         raise DataError(f"{directory} holds texts", "align speech")
-    settings = {"min_score": config.min_score, "max_seconds": config.max_seconds, "spoken": SPOKEN}
-    if config.engine == "ctc":
-        settings["model"] = config.model
+    settings = settings_of(config)
     mine = list(part.take(range(len(shards.shards))))
     todo = [number for number in mine if not is_done(shards, number, config.engine, settings)]
     report = AlignReport(Path(directory), shards_done=len(todo), shards_kept=len(mine) - len(todo))
@@ -139,6 +137,12 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
                         f"(more than {max_bad_share:.0%}): {one_line(table)}",
                         "mend the transcripts, or raise data.max_bad_share")
     return report
+
+
+def settings_of(config: AlignConfig) -> dict[str, Any]:
+    """What word times depend on besides the speech and the engine's name."""
+    settings = {"min_score": config.min_score, "max_seconds": config.max_seconds, "spoken": SPOKEN}
+    return settings | {"model": config.model} if config.engine == "ctc" else settings
 
 
 def is_done(shards: ShardSet, number: int, engine: str, settings: dict[str, Any]) -> bool:

@@ -75,6 +75,8 @@ class MicroBatch:
     """[S, F] int64, where spans are slices: the frames of its clip that a span takes; -1 behind its own."""
     features: Tensor | None = None
     """[S, F, W], from the cache: the spans' frames; zeros (codes: -1) behind a span's own. No audio then."""
+    pairs: int = 0
+    """(position, position of its sequence that it attends to), itself included: what attention costs."""
 
     def teacher_requests(self) -> list[tuple[tuple[int, ...], Tensor]]:
         """(token ids, rows wanted) per sequence, in the order of the targets."""
@@ -118,7 +120,7 @@ def collate(
     owners: list[Tensor] = []
     texts: list[tuple[int, ...]] = []
     keys: list[str] = []
-    used = 0
+    used = pairs = 0
     for r, row in enumerate(rows):
         at = 0
         for sequence in row:
@@ -147,6 +149,7 @@ def collate(
                     owners.append(torch.full((len(ids) - opening,), owner))
                 at += piece.positions
             position_ids[r, begin:at] = torch.arange(at - begin)
+            pairs += (at - begin) * (at - begin + 1) // 2
         used += at
         position_ids[r, at:] = torch.arange(width - at)  # padding is a sequence of its own
     if not speech_lengths and dummy is not None:
@@ -173,6 +176,7 @@ def collate(
         torch.tensor(clips) if slices else None,
         padded(slices, -1) if slices else None,
         padded(frames, 0 if frames[0].dtype.kind == "f" else -1) if frames else None,
+        pairs,
     )
 
 

@@ -74,8 +74,9 @@ class Skipped:
         return sum(self.counts.values())
 
     def too_many(self, seen: int, lost: int) -> bool:
-        """Whether ``lost`` of ``seen`` samples (at least 50) are a larger share than the run may lose."""
-        return lost >= 5 and lost > self.max_share * max(seen, 50)
+        """Whether ``lost`` of ``seen`` samples (at least 50) are a larger share than the run may lose. Fewer than five
+        never are, unless it may lose none."""
+        return lost >= (5 if self.max_share else 1) and lost > self.max_share * max(seen, 50)
 
     def require(self) -> None:
         """Raises DataError, with the reasons, where too many were skipped."""
@@ -150,6 +151,11 @@ class Planner:
         self.data, self.tokenizer, self.hearing, self.cached = data, tokenizer, hearing, cached
         self.start = start_token(tokenizer)
         self.skipped = Skipped(data.max_bad_share)
+
+    def a_recording(self) -> bytes | None:
+        """A file of sound of the first source that has any."""
+        speech = [shards for source, shards in zip(self.sources, self.shards, strict=True) if source.kind == "speech"]
+        return speech[0].read(0).audio if speech else None
 
     def plan(self, source: int, epoch: int, index: int, seed: int) -> Plan | None:
         """The sample as pieces that fit the context; None where it cannot be used (then it has been counted)."""

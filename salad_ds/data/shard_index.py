@@ -88,7 +88,7 @@ def members(walk: Walk) -> Iterator[tuple[str, Files, str]]:
     key, files, fault = "", Files(), ""
     with tarfile.open(fileobj=walk, mode="r:") as tar:  # type: ignore[call-overload]
         for member in tar:
-            tar.members = []  # type: ignore[assignment]  # tarfile keeps every header otherwise
+            tar.members = []  # tarfile keeps every header otherwise
             new, ending, bad = identify(member.name)
             if not member.isreg() or not new:
                 continue  # links and devices are never followed

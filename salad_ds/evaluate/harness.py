@@ -105,7 +105,7 @@ class SaladLM(HFLM):
     def __init__(self, pretrained: str, device: str | None = None, **settings: Any) -> None:
         self.student, _ = load_student(str(pretrained))
         super().__init__(str(pretrained), device=str(device or default_device()), **settings)
-        self.processor = SaladProcessor(self.tokenizer, self.student.config, self.student.sample_rate)
+        self.processor = SaladProcessor.of(self.student, self.tokenizer)
         if hasattr(self, "accelerator"):  # HFLM counts them only where there is a GPU for each, and on one machine
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
 

@@ -53,7 +53,7 @@ def answers(
 ) -> list[Answer]:  # fmt: skip
     """At most ``tokens`` tokens for each question, in order; batches fill at most ``positions`` positions, answers and
     padding included, and hold at least one. The token that opens a document ends an answer too: another text begins."""
-    processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
+    processor = SaladProcessor.of(model, tokenizer)
     lengths = [length(processor, model, question) for question in questions]
     left = sorted(range(len(questions)), key=lambda i: -lengths[i])
     found: list[Answer | None] = [None] * len(questions)

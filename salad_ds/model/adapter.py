@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import Cache, LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 
@@ -64,10 +64,22 @@ class CausalAdapter(nn.Module):
         return -(-frames // self.stack)
 
     def forward(self, features: Tensor) -> Tensor:
-        spans, frames, width = features.shape
-        missing = -frames % self.stack
+        decoded = self.decoder(inputs_embeds=self.stacked(features)).last_hidden_state
+        return self.scale_out(self.project_out(decoded))
+
+    def continued(self, features: Tensor, past: Cache | None) -> tuple[Tensor, Cache]:
+        """Positions of frames that follow those in ``past`` (None: none do), and the past of the next ones.
+
+        Each but the last call takes a multiple of ``stack`` frames: zeros complete a position, and frames that came
+        later would be another one.
+        """
+        out = self.decoder(inputs_embeds=self.stacked(features), past_key_values=past, use_cache=True)
+        return self.scale_out(self.project_out(out.last_hidden_state)), out.past_key_values
+
+    def stacked(self, features: Tensor) -> Tensor:
+        """[S, F, encoder_width] frames → [S, ceil(F / stack), width], what the first layer sees."""
+        missing = -features.shape[1] % self.stack
         if missing:
             features = nn.functional.pad(features, (0, 0, 0, missing))
-        stacked = features.reshape(spans, -1, self.stack * width).to(self.project_in.weight.dtype)
-        decoded = self.decoder(inputs_embeds=self.project_in(stacked)).last_hidden_state
-        return self.scale_out(self.project_out(decoded))
+        stacked = features.reshape(features.shape[0], -1, self.stack * features.shape[2])
+        return self.project_in(stacked.to(self.project_in.weight.dtype))

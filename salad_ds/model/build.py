@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from salad_ds.assets import resolve
 from salad_ds.config import ModelConfig
 from salad_ds.errors import CheckpointError, RecipeError
 from salad_ds.model.attention import choose, require_support
-from salad_ds.model.encoder import build_encoder
+from salad_ds.model.encoder import SpeechEncoder, build_encoder
 from salad_ds.model.salad import SaladConfig, SaladForConditionalGeneration
 from salad_ds.text import start_token, tokenizer_identity
 
@@ -57,8 +64,22 @@ def build_student(
         llm = load_llm(config.llm, dtype, attention)
     require_support(llm)
     encoder = build_encoder(config.encoder)
-    settings = SaladConfig(
-        text_config=llm.config,
+    settings = student_config(config, llm.config, encoder, tokenizer, embedding_rms(llm))
+    settings._attn_implementation = attention
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
+    for parameter in model.adapter.parameters():  # parameters only: rotary frequencies stay float32
+        parameter.data = parameter.data.to(dtype)
+    return model, tokenizer
+
+
+def student_config(
+    config: ModelConfig, text: PretrainedConfig, encoder: SpeechEncoder, tokenizer: PreTrainedTokenizerBase, rms: float
+) -> SaladConfig:
+    """The config of the student that a recipe describes. ``text``: its LLM's; ``rms``: of its LLM's embeddings."""
+    return SaladConfig(
+        text_config=text,
         encoder=encoder.to_dict(),
         start_token_id=start_token(tokenizer),
         sampling_rate=encoder.sample_rate,
@@ -69,16 +90,9 @@ def build_student(
             "heads": config.adapter.heads,
             "kv_heads": config.adapter.kv_heads,
             "stack": config.adapter.stack,
-            "output_rms": embedding_rms(llm),
+            "output_rms": rms,
         },
     )
-    settings._attn_implementation = attention
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
-    for parameter in model.adapter.parameters():  # parameters only: rotary frequencies stay float32
-        parameter.data = parameter.data.to(dtype)
-    return model, tokenizer
 
 
 LLM_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")

@@ -46,7 +46,7 @@ def build_encoder(config: EncoderConfig, from_pretrained: bool = True) -> Speech
                 state = MimiEncoderModel.from_pretrained(source, dtype=torch.float32).state_dict()
                 if config.features == "codes":
                     whole = MimiModel.from_pretrained(source, dtype=torch.float32)
-                    encoder.quantizer.load_state_dict(whole.quantizer.state_dict())  # type: ignore[union-attr, operator]
+                    encoder.quantizer.load_state_dict(whole.quantizer.state_dict())  # type: ignore[union-attr]
             else:
                 state = AutoModel.from_pretrained(source, dtype=torch.float32).state_dict()
             getattr(encoder, {"whisper": "whisper", "mimi": "mimi", "hf": "model"}[found]).load_state_dict(state)

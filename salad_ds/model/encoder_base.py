@@ -65,6 +65,12 @@ class SpeechEncoder(nn.Module):
         """``audio`` [S, samples] fp32, zero beyond each clip's length → [S, at least max(counts), H]."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def continued(self, audio: Tensor, past: Any) -> tuple[Tensor, Any]:
+        """Features [1, F, H] of whole frames ``audio`` [1, F · samples per frame] that follow those that ``past``
+        stands for (None: the clip begins), and the past of the next ones. Causal encoders only."""
+        raise NotImplementedError
+
     def to_dict(self) -> dict[str, Any]:
         """All that ``encoder_from_dict`` needs to build this architecture again, as JSON-able values."""
         raise NotImplementedError

@@ -59,6 +59,16 @@ class MimiSpeechEncoder(SpeechEncoder):
         return self.mimi(audio[:, None].to(dtype), use_streaming=False).latents.transpose(1, 2)
 
     @torch.no_grad()
+    def continued(self, audio: Tensor, past: Any) -> tuple[Tensor, Any]:
+        weight = self.mimi.downsample.conv.weight
+        keys, inputs = past or (None, None)
+        out = self.mimi(audio[:, None].to(weight), past_key_values=keys, padding_cache=inputs, use_streaming=True)
+        features = out.latents.transpose(1, 2)
+        if self.quantizer is not None:
+            features = self.restore(self.quantizer.encode(out.latents).permute(1, 2, 0))
+        return features, (out.past_key_values, out.padding_cache)
+
+    @torch.no_grad()
     def frames(self, audio: Tensor, lengths: Tensor | Sequence[int]) -> Tensor:
         """Latents [S, F, H], or codes [S, F, codebooks] int16, -1 past a clip's own frames."""
         latents = super().frames(audio, lengths)

@@ -6,6 +6,7 @@ positions whose next token is text.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     AutoTokenizer,
-    PretrainedConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,37 +31,10 @@ from salad_ds.errors import CheckpointError, DataError
 from salad_ds.hearing import Hearing
 from salad_ds.model.adapter import CausalAdapter
 from salad_ds.model.attention import packing
+from salad_ds.model.configuration import SaladConfig
 from salad_ds.model.encoder import SpeechEncoder, encoder_from_dict
 from salad_ds.model.head import install_distill_head
-
-
-class SaladConfig(PretrainedConfig):
-    """``text_config``: the LLM's; ``encoder``: the dictionary of a speech encoder (model/encoder.py); ``adapter``:
-    keyword arguments of CausalAdapter without the widths; ``start_token_id``: opens every sequence; ``sampling_rate``:
-    the encoder's, Hz."""
-
-    model_type = "salad"
-    sub_configs = {"text_config": AutoConfig}
-
-    text_config: dict | PretrainedConfig | None = None
-    encoder: dict | None = None
-    adapter: dict | None = None
-    start_token_id: int = 0
-    sampling_rate: int = 16000
-    tie_word_embeddings: bool = False
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.text_config, dict):
-            fields = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        super().__post_init__(**kwargs)
-        if self.text_config is not None:
-            self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-
-    @property
-    def audio_token_id(self) -> int:
-        """Stands for one whole clip in a prompt; lies beyond the vocabulary, so that no text can contain it."""
-        return int(self.text_config.vocab_size)  # type: ignore[union-attr]
+from salad_ds.model.remote import write_remote_code
 
 
 @dataclass
@@ -85,7 +61,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["encoder"]  # as it was when the adapter was trained behind it
 
     def __init__(
-        self, config: SaladConfig, llm: PreTrainedModel | None = None, encoder: nn.Module | None = None
+        self, config: SaladConfig, llm: PreTrainedModel | None = None, encoder: SpeechEncoder | None = None
     ) -> None:
         super().__init__(config)
         assert config.encoder is not None and config.adapter is not None
@@ -99,8 +75,8 @@ class SaladForConditionalGeneration(PreTrainedModel):
         )
         self.llm = llm if llm is not None else AutoModelForCausalLM.from_config(config.text_config)
         install_distill_head(self.llm)
-        self.sample_rate = int(self.encoder.sample_rate)  # type: ignore[arg-type]
-        self.hearing: Hearing = replace(self.encoder.hearing, stack=self.adapter.stack)  # type: ignore[type-var, arg-type]
+        self.sample_rate = self.encoder.sample_rate
+        self.hearing: Hearing = replace(self.encoder.hearing, stack=self.adapter.stack)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -112,6 +88,40 @@ class SaladForConditionalGeneration(PreTrainedModel):
             self.encoder.eval()
         return self
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Nothing, as in SaladConfig."""
+
+    def save_pretrained(self, save_directory: str | Path, *arguments: Any, **settings: Any) -> None:
+        """Weights and config, the token ids that end the LLM's answers, and the thin file that remote loading wants."""
+        super().save_pretrained(save_directory, *arguments, **settings)
+        self.save_description(Path(save_directory))
+
+    def save_description(self, directory: Path) -> None:
+        """All but the weights and the processor."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config.dtype = str(self.dtype).removeprefix("torch.")
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(directory)
+        ending = self.llm.generation_config
+        # Ids only: the sampling that a chat LLM recommends may be what transformers refuses to save.
+        GenerationConfig(
+            bos_token_id=ending.bos_token_id, eos_token_id=ending.eos_token_id, pad_token_id=ending.pad_token_id
+        ).save_pretrained(directory)
+        write_remote_code(directory)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *arguments: Any, **settings: Any) -> Any:  # type: ignore[override]
+        """As transformers has it; the LLM's answers end where they did."""
+        loaded = super().from_pretrained(name, *arguments, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        with contextlib.suppress(OSError):  # students saved by earlier versions have none
+            where = {key: settings[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in settings}
+            ending = GenerationConfig.from_pretrained(name, **where)
+            model.llm.generation_config.eos_token_id = ending.eos_token_id
+            model.llm.generation_config.pad_token_id = ending.pad_token_id
+        return loaded
+
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
 
@@ -122,7 +132,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         """Take the frozen encoder out, to be run beside the model: a sharded engine then neither gathers nor stores
         it."""
         encoder, self.encoder = self.encoder, None  # type: ignore[assignment]
-        return encoder  # type: ignore[return-value]
+        return encoder
 
     def forward(
         self,
@@ -233,7 +243,8 @@ class SaladForConditionalGeneration(PreTrainedModel):
         return self.llm.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
 
 
-AutoConfig.register("salad", SaladConfig, exist_ok=True)
+AutoModel.register(SaladConfig, SaladForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(SaladConfig, SaladForConditionalGeneration, exist_ok=True)
 
 
 def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:

@@ -6,6 +6,7 @@ than either M.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,12 @@ def finish(recipe: Recipe) -> Path | None:
     """
     from salad_ds.select.lineage import record_selection
     from salad_ds.select.page import selection_page
+    from salad_ds.select.run import alone
 
     if not (recipe.path(recipe.select.out) / "speech/manifest.json").is_file():
         return None
-    with Ranks() as ranks:
+    with Ranks() as ranks, contextlib.ExitStack() as stack:
+        ranks.first(lambda: stack.enter_context(alone(recipe.path(recipe.select.out) / "selection")))
         for stage in ranks.first(lambda: trained(recipe)):
             remeasure(recipe, stage)
         ranks.first(lambda: record_selection(recipe) and None)

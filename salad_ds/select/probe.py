@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from salad_ds.align.run import align_directory
-from salad_ds.config import Recipe, SynthConfig
+from salad_ds.align.run import align_directory, settings_of
+from salad_ds.config import Recipe
 from salad_ds.data.parts import ranks as own_part
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import CheckpointError, DataError
@@ -55,20 +55,23 @@ def student_directory(recipe: Recipe) -> Path:
                           f"select.checkpoint to one of {', '.join(recipe.stages) or 'the stages'}")
 
 
-def synth_identity(synth: SynthConfig) -> str:
-    """Digest of what the probes' speech depends on, the engine's version too; all of it is kept, however it is heard.
+def spoken_from(recipe: Recipe) -> dict[str, str]:
+    """Digests of what the probes' speech and its word times depend on, the engine's version too. All of the speech is
+    kept, however it is heard.
 
     Raises RecipeError, AssetError for an engine or recogniser that cannot be used.
     """
-    job = Job.of(synth, None)
-    return digest_of(identity(job, engine_of(job)))
+    job = Job.of(recipe.synth, None)
+    engine = engine_of(job)
+    times = {} if engine.times_words else {"engine": recipe.align.engine, **settings_of(recipe.align)}
+    return {"synth": digest_of(identity(job, engine)), "times": digest_of(times)}
 
 
 def probed_from(recipe: Recipe, texts: ShardSet, rows: Sequence[int]) -> dict[str, Any]:
     """What the records of ``rows`` are made from."""
     from salad_ds.measure.divergences import weights_identity, what_counts
 
-    return {"texts": texts.digest, "rows": digest_of(list(map(int, rows))), "synth": synth_identity(recipe.synth),
+    return {"texts": texts.digest, "rows": digest_of(list(map(int, rows))), **spoken_from(recipe),
             "student": weights_identity(student_directory(recipe)),
             "teacher": teacher_identity(recipe.teacher.llm or recipe.model.llm),
             "settings": what_counts(recipe, recipe.select.seed)}
@@ -116,7 +119,7 @@ def speak_and_measure(recipe: Recipe, texts: ShardSet, rows: Sequence[int], spee
     ranks.everywhere(lambda: synthesize_shards(
         text_items(texts, rows), speech, recipe.synth, source="probe", made_from=made_from, total=len(rows),
         samples_per_shard=PER_SHARD, max_bad_share=1.0, part=own_part()))
-    items = {row["key"]: row for row in ranks.first(lambda: read_table(speech / ITEMS)[0]).to_pylist()}
+    items = {row["key"]: row for row in ranks.first(lambda: table_of_items(speech)).to_pylist()}
     if all(item["rejected"] for item in items.values()):
         raise DataError(f"none of the probe texts can be spoken ({next(iter(items.values()))['rejected']})",
                         "look at select.text and synth.engine; English is expected")
@@ -124,6 +127,13 @@ def speak_and_measure(recipe: Recipe, texts: ShardSet, rows: Sequence[int], spee
     ranks.everywhere(lambda: align_directory(speech, recipe.align, quiet=ranks.rank > 0, part=own_part()))
     measured = {item["key"]: item for item in misalignment_of_shards(recipe, student_directory(recipe), speech)}
     return [record(int(row), texts.read(row).text, items[texts.entry(row).key], measured) for row in rows]
+
+
+def table_of_items(speech: Path) -> pa.Table:
+    if not (speech / ITEMS).is_file():
+        raise DataError(f"{speech / ITEMS} is missing: what was heard of its shards is not known any more",
+                        f"remove {speech}; the same command speaks its texts again")
+    return read_table(speech / ITEMS)[0]
 
 
 def record(row: int, text: str, item: dict[str, Any], measured: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -158,12 +158,13 @@ def select_and_speak(recipe: Recipe, part: str = "") -> None:
     the recipe's aligner where the engine knows none, and the lineage."""
     from salad_ds.select.lineage import record_selection
 
-    with Ranks() as ranks:
+    with Ranks() as ranks, contextlib.ExitStack() as stack:
         select(recipe)
         ranks.everywhere(lambda: synthesize_selected(recipe, part))
         speech = recipe.path(recipe.select.out) / "speech"
         if not (speech / "manifest.json").is_file():
             return  # another part is still at it
+        ranks.first(lambda: stack.enter_context(alone(selection_directory(recipe))))  # two parts may end at once
         ranks.everywhere(lambda: align_directory(speech, recipe.align, recipe.data.max_bad_share,
                                                  quiet=ranks.rank > 0, part=own_part()))
         ranks.first(lambda: record_selection(recipe) and None)

@@ -55,6 +55,20 @@ def combinations(overrides: Sequence[str]) -> list[list[str]]:
     return [list(chosen) for chosen in itertools.product(*choices)]
 
 
+BUDGETS = ("budget_items", "budget_hours", "budget_share")
+"""Each is taken only where those before it are 0."""
+
+
+def check_budgets(recipes: Sequence[Recipe], overrides: Sequence[str]) -> None:
+    """Raises RecipeError where a budget is swept that another one overrules: its combinations would be one."""
+    for name in {override.partition("=")[0].removeprefix("select.") for override in overrides
+                 if len(values_of(override)) > 1} & set(BUDGETS):
+        for before in BUDGETS[:BUDGETS.index(name)]:
+            if any(getattr(recipe.select, before) for recipe in recipes):
+                raise RecipeError(f"select.{name} has no effect where select.{before} is set",
+                                  f"add select.{before}=0, or sweep that instead")
+
+
 def sweep(recipe_path: str, overrides: Sequence[str]) -> pa.Table:
     """Make every selection and print the table; returns sweep.parquet. What is done is not done again.
 
@@ -65,6 +79,7 @@ def sweep(recipe_path: str, overrides: Sequence[str]) -> pa.Table:
     """
     own = load_recipe(recipe_path, [override for override in overrides if len(values_of(override)) == 1])
     recipes = {name_of(made): made for made in (load_recipe(recipe_path, chosen) for chosen in combinations(overrides))}
+    check_budgets(list(recipes.values()), overrides)
     texts, place, rows = open_texts(own), own.path(own.select.out) / "sweep", []
     for made in recipes.values():
         check(made, texts)

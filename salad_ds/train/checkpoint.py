@@ -1,4 +1,4 @@
-"""Checkpoints of a training stage: written beside, checked, renamed, found again, pruned.
+"""Checkpoints of a training stage: what they are, how they are found again, loaded and pruned; saver.py writes them.
 
 A checkpoint is a directory ``step-00000042`` with DeepSpeed's sharded state and ``complete.json``, which names every
 file with its SHA-256. It is written as ``step-00000042.part`` and takes its name last: what has the name is whole, and
@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from salad_ds.errors import CheckpointError, SaladError
-from salad_ds.files import read_json, sha256_file, sync_directory, sync_file, write_json
+from salad_ds.files import read_json, sha256_file, write_json
 from salad_ds.train.together import from_first, gathered
 
 MARK = "complete.json"
 SCHEMA = 2
 UNIVERSAL = ".universal"
-ZIP_WRITER = "inline_container"
-"""What torch names in the errors of its file writer."""
 STEP = "step-" + "[0-9]" * 8
 """Pattern of whole checkpoints; ``.part`` and ``.universal`` directories have longer names."""
 
@@ -32,70 +30,52 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(engine: Any, directory: Path, step: int, recipe_digest: str, state: dict[str, Any], keep: int,
-         keep_every: int = 0) -> None:
-    """Write the checkpoint of ``step``: every rank its shards, rank 0 the mark, which ``state`` becomes part of.
-
-    Of the whole ones the newest ``keep`` stay, and those of steps that are multiples of ``keep_every`` (0: none).
-    Raises CheckpointError where it cannot be written (the disk is full); the earlier ones are untouched.
-    """
-    target = directory / name_of(step)
-    part = target.with_name(target.name + ".part")
-    rank = dist.get_rank()
-    if rank == 0:
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-    dist.barrier()
-    try:
-        engine.save_checkpoint(str(directory), tag=part.name, save_latest=False, exclude_frozen_parameters=True)
-        digests = shared(part, owners_below(part), lambda path: (sync_file(path), sha256_file(path)))
-        if rank == 0:
-            mark = {"schema": SCHEMA, "step": step, "recipe": recipe_digest, "ranks": dist.get_world_size(), **state}
-            write_json(part / MARK, {**mark, "files": {name: list(told) for name, told in digests.items()}})
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer says the latter for a full disk, but so does a collective whose peer is gone.
-        if isinstance(error, RuntimeError) and ZIP_WRITER not in str(error):
-            raise
-        shutil.rmtree(part, ignore_errors=True)
-        raise CheckpointError(f"the checkpoint of step {step} cannot be written: {str(error).splitlines()[0]}",
-                              f"make room in {directory} and start again: the last checkpoint is whole") from error
-    if rank == 0:
-        if target.exists():  # of a run that was given up, or damaged
-            shutil.rmtree(target)
-        part.rename(target)
-        sync_directory(directory)
-        prune(directory, step, keep, keep_every)
-    dist.barrier()
-
-
 def files_below(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-def owners_below(directory: Path) -> dict[str, int]:
+def owners_below(directory: Path, group: Any = None) -> dict[str, int]:
     """Every file below ``directory`` that any rank sees, in order, and one of the ranks that see it: a network file
     system (NFS) shows the ranks of one machine what another has written with a delay. A collective."""
-    listings = [set(files) for files in gathered(files_below(directory))]
+    listings = [set(files) for files in gathered(files_below(directory), group)]
     seen = {name: [rank for rank, files in enumerate(listings) if name in files] for name in set().union(*listings)}
     return {name: seen[name][number % len(seen[name])] for number, name in enumerate(sorted(seen))}
 
 
-def shared(directory: Path, owners: dict[str, int], work: Callable[[Path], Any]) -> dict[str, Any]:
+def shared(directory: Path, owners: dict[str, int], work: Callable[[Path], Any], group: Any = None) -> dict[str, Any]:
     """``work`` of every file of ``owners``, done by the rank named there. A collective, where there are ranks."""
     rank = dist.get_rank() if dist.is_initialized() else 0
-    parts = gathered({name: work(directory / name) for name, owner in owners.items() if owner == rank})
+    parts = gathered({name: work(directory / name) for name, owner in owners.items() if owner == rank}, group)
     found = {name: told for part in parts for name, told in part.items()}
     return {name: found[name] for name in owners}
 
 
-def prune(directory: Path, step: int, keep: int, keep_every: int = 0) -> None:
-    """Leave the ``keep`` newest checkpoints up to ``step`` and the multiples of ``keep_every``; later ones belong to a
-    run that was given up, and directories of other names to one that was killed."""
-    whole = [path for path in sorted(directory.glob(STEP)) if path.name <= name_of(step)]
-    stay = set(whole[-keep:]) | {path for path in whole if keep_every and step_of(path) % keep_every == 0}
+def prune(directory: Path, step: int, keep: int, keep_every: int = 0, damaged: Container[str] = ()) -> None:
+    """Leave the ``keep`` newest whole checkpoints up to ``step`` and the multiples of ``keep_every``; later ones belong
+    to a run that was given up, and directories of other names to one that was killed. One that is among the ``damaged``
+    (names), or whose files have not the sizes that its mark says, is none."""
+    whole, stay = [], set()
+    for path in sorted(directory.glob(STEP)):
+        try:
+            if path.name <= name_of(step) and path.name not in damaged and has_its_sizes(path):
+                whole.append(path)
+        except OSError:  # the file system is in trouble: this one is not counted, and not removed either
+            stay.add(path)
+    stay |= set(whole[-keep:]) | {path for path in whole if keep_every and step_of(path) % keep_every == 0}
     for path in directory.glob("step-*"):
         if path not in stay:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # what is left goes with the next one
+
+
+def has_its_sizes(checkpoint: Path) -> bool:
+    """Whether mark and files are there, as long as they should be: what can be told without reading them all. Raises
+    OSError where the file system does not say."""
+    try:
+        (checkpoint / MARK).read_bytes()
+        fault, _, wanted = read_mark(checkpoint)
+        return not fault and all((checkpoint / name).stat().st_size == size for name, (size, _) in wanted.items())
+    except FileNotFoundError:
+        return False
 
 
 def step_of(path: Path) -> int:
@@ -103,9 +83,10 @@ def step_of(path: Path) -> int:
 
 
 def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = print,
-           ) -> tuple[Path, dict[str, Any]] | None:
+           damaged: set[str] | None = None) -> tuple[Path, dict[str, Any]] | None:
     """The newest intact checkpoint and its mark; None where there is none. Every file is read; a collective, where
-    there are ranks. One that was not finished, or is damaged, is passed over and named.
+    there are ranks. One that was not finished, or is damaged, is passed over and named; the name of the latter is added
+    to ``damaged``.
 
     Raises CheckpointError when it was made with other settings: continuing it would be neither run.
     """
@@ -117,6 +98,8 @@ def newest(directory: Path, recipe_digest: str, say: Callable[[str], object] = p
         fault, mark = examine(candidate)
         if fault:
             say(f"passing over {candidate}: {fault}")
+            if damaged is not None:
+                damaged.add(candidate.name)
             continue
         if mark["recipe"] != recipe_digest:
             raise CheckpointError(
@@ -161,6 +144,21 @@ def read_mark(checkpoint: Path) -> tuple[str, dict[str, Any], dict[str, tuple[in
         return f"its {MARK} is missing or damaged", {}, {}
 
 
+def amend(checkpoint: Path, changes: dict[str, Any]) -> None:
+    """Change what the mark of a whole checkpoint says besides its files. A collective, where there are ranks. Raises
+    CheckpointError where it cannot be written."""
+
+    def change() -> str:
+        try:
+            write_json(checkpoint / MARK, {**read_json(checkpoint / MARK), **changes})
+        except (OSError, SaladError) as error:
+            return str(error)
+        return ""
+
+    if fault := from_first(change):
+        raise CheckpointError(f"{checkpoint / MARK} cannot be written: {fault}", f"make room in {checkpoint.parent}")
+
+
 def load(engine: Any, checkpoint: Path) -> None:
     """Put model, optimizer and schedule back: from a checkpoint of as many ranks, or from a universal one
     (universal.py), as its name says. Raises CheckpointError for damaged shards."""
@@ -171,7 +169,7 @@ def load(engine: Any, checkpoint: Path) -> None:
         path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint} cannot be loaded: {error}",
+            f"{checkpoint} cannot be loaded: {str(error) or type(error).__name__}",
             f"take the DeepSpeed config it was written with; if that is so, remove {checkpoint}",
         ) from error
     if path is None:

@@ -23,12 +23,19 @@ OURS = (
 )
 """Keys of a DeepSpeed config that the recipe decides."""
 
+WRITERS = ("writer", "datastates_ckpt")
+"""Other checkpoint engines of DeepSpeed 0.19.8. Those of ``checkpoint.writer`` cannot read what they wrote (they call
+torch.load with ``weights_only``, and their files hold more), find out what they run on from DeepSpeed's launcher alone,
+and fail below ZeRO stage 3; the decoupled one is still at it when ours would take checksums. DataStates is no package.
+See docs/bench/checkpoint.md."""
+
 
 def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any]:
     """The file at ``path`` (JSON with comments) with the recipe's batch sizes and clipping.
 
     Relative paths are looked up from the working directory, then from the repository. Raises RecipeError for a file
-    that is missing or malformed, for a key the recipe decides, and for bf16 without an accelerator.
+    that is missing or malformed, for a key the recipe decides, for a writer of checkpoints, and for bf16 without an
+    accelerator.
     """
     found = next((p for p in (Path(path), Path(__file__).parents[2] / path) if p.is_file()), None)
     if found is None:
@@ -43,6 +50,10 @@ def deepspeed_config(path: str, stage: TrainConfig, ranks: int) -> dict[str, Any
             f"{found} sets {', '.join(clash)}, which the recipe decides",
             "remove it there and set it in the recipe's stage",
         )
+    writers = [key for key in WRITERS if key in config or key in config.get("checkpoint", {})]
+    if writers:
+        raise RecipeError(f"{found} sets {writers[0]}: such a checkpoint could neither be checked nor read again here",
+                          "remove it; stages.*.async_checkpoints writes beside the steps")
     if not torch.cuda.is_available() and (
         config.get("bf16", {}).get("enabled") or config.get("fp16", {}).get("enabled")
     ):

@@ -11,10 +11,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from salad_ds.files import sync_directory, sync_file
+from salad_ds.model.processing import SaladProcessor
 
 
 def export_student(engine: Any, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Gather the weights on rank 0 and write the whole student (encoder included) and its tokenizer; all ranks must
+    """Gather the weights on rank 0 and write the whole student (encoder included) and its processor; all ranks must
     call it.
 
     The directory appears whole: it is written beside and renamed.
@@ -30,7 +31,7 @@ def export_student(engine: Any, encoder: nn.Module, tokenizer: PreTrainedTokeniz
         part = directory.with_name(f".{directory.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(str(part), state_dict=weights)
-        tokenizer.save_pretrained(str(part))
+        SaladProcessor.of(model, tokenizer).save_pretrained(str(part))
         for file in part.iterdir():
             sync_file(file)
         shutil.rmtree(directory, ignore_errors=True)

@@ -3,6 +3,9 @@
 Such a step is discarded before the weights change, and counted. The judgement is a pure function of the losses of the
 global batches, which every rank knows, so all ranks judge alike. After ``bad_steps`` of them in a row the weights are
 suspected themselves: the stage goes back to its newest checkpoint, and on with the data behind the bad ones.
+
+A discarded step counts: it has a number and a line in the log, its data are used up, and the learning rate moves on, so
+that the rate of step n is that of the recipe whatever happened before, and the decay ends where the stage does.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ WINDOW = 64
 LEAST = 8
 """Before so many steps were taken nothing is called a spike."""
 MOST_ROLLBACKS = 3
+"""To one and the same checkpoint."""
 
 
 class RollBack(Exception):
-    """Too many bad steps in a row. ``why``: the last one's fault."""
+    """Too many bad steps in a row. ``why``: the last one's fault; ``step``: its number."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
+    def __init__(self, why: str, step: int) -> None:
+        self.why, self.step = why, step
         super().__init__(why)
 
 
@@ -83,7 +87,7 @@ class Guard:
         self.discarded, self.in_a_row, self.last = state["discarded"], state["in_a_row"], state["last"]
         self.losses.extend(state["losses"])
 
-    def require_progress(self) -> None:
-        """Raises RollBack after too many bad steps in a row."""
+    def require_progress(self, step: int) -> None:
+        """Raises RollBack after too many bad steps in a row, of which ``step`` is the newest."""
         if self.in_a_row >= self.bad_steps:
-            raise RollBack(self.last)
+            raise RollBack(self.last, step)

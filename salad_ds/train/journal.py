@@ -44,10 +44,11 @@ def locked(path: Path, wait: bool = True) -> Iterator[IO[bytes] | None]:
 
 
 class Journal:
-    """Records waiting in ``path``, oldest first. The file is absent when none waits."""
+    """Records waiting in ``path``, oldest first. The file is absent when none waits. Without ``wait`` a file that
+    somebody else holds reads as empty."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, wait: bool = True) -> None:
+        self.path, self.wait = path, wait
 
     def append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, default=str) + "\n"
@@ -60,8 +61,9 @@ class Journal:
         if not self.path.exists():
             return []
         records: list[tuple[dict[str, Any], int]] = []
-        with locked(self.path) as file:
-            assert file is not None
+        with locked(self.path, self.wait) as file:
+            if file is None:
+                return []
             file.seek(0)
             end = 0
             while len(records) < limit and (line := file.readline()):

@@ -8,7 +8,7 @@ stops with the same reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import torch
@@ -30,17 +30,19 @@ class Ready(Protocol):
 Work = TypeVar("Work", bound=Ready)
 
 
-def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop: StopRequests) -> Iterator[Work]:
+def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop: StopRequests,
+            require: Callable[[], None] = lambda: None) -> Iterator[Work]:
     """``steps``, as long as every rank has one and none was told to stop; ``stop.agreed`` then says so on all. What a
     step has skipped is counted in ``skipped`` when it is taken.
 
-    Raises, on every rank: DataError when a larger share than ``skipped.max_share`` of all ranks' samples could not be
-    used, with all reasons; and what ended ``steps`` on some rank, named there as it is and on the others as a DataError
-    that says which rank it was.
+    Raises, on every rank, and with ``stop.agreed``: DataError when a larger share than ``skipped.max_share`` of all
+    ranks' samples could not be used, with all reasons; and what ended ``steps``, or ``require`` before one of them
+    raised, on some rank, named there as it is and on the others as a DataError that says which rank it was.
     """
     while True:
         step, fault = None, None
         try:
+            require()
             step = next(steps, None)
         except Exception as error:
             fault = error
@@ -52,14 +54,15 @@ def in_step(steps: Iterator[Work], skipped: Skipped, device: torch.device, stop:
         numbers = torch.tensor(told, dtype=torch.int64, device=device)
         dist.all_reduce(numbers)
         faults, ended, stops, seen, lost = numbers.tolist()
+        stop.agreed = faults > 0 or stops > 0
         if faults:
             raise reason_of(fault)
-        stop.agreed = stops > 0
         if ended or stops or step is None:
             return
         if skipped.too_many(seen, lost):
             whole = Skipped(1.0)
             whole.add(merged(gathered(skipped.table())))
+            stop.agreed = True
             raise DataError(
                 f"{lost} of {seen} samples cannot be used: {whole}", "mend the shards, or raise data.max_bad_share"
             )

@@ -8,6 +8,7 @@ they fell into.
 from __future__ import annotations
 
 import contextlib
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from salad_ds.train.engine import deepspeed_config, start_engine
 from salad_ds.train.export import export_student
 from salad_ds.train.guard import RollBack
 from salad_ds.train.probes import Probes
+from salad_ds.train.saver import Saver
 from salad_ds.train.steps import Stepper
 from salad_ds.train.stop import StopRequests
 from salad_ds.train.tracking import open_tracker
@@ -86,6 +88,9 @@ def train(recipe: Recipe, name: str) -> Path:
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}", f"its stages are {', '.join(recipe.stages) or 'none'}")
     stage, out = recipe.stages[name], recipe.path(name)
+    if glob.escape(str(out)) != str(out):
+        raise RecipeError(f"{out} has one of the characters *?[ in its name: DeepSpeed would not find the checkpoints "
+                          "there again", "name workdir or the stage otherwise")  # fmt: skip
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     end_with_parent()
@@ -124,7 +129,8 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
     stage, out = recipe.stages[name], recipe.path(name)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     say = print if rank == 0 else _silent
-    found = checkpoint.newest(out / "checkpoints", digest, say)
+    damaged: set[str] = set()
+    found = checkpoint.newest(out / "checkpoints", digest, say, damaged)
     if rank == 0:
         (out / "done.json").unlink(missing_ok=True)  # of another recipe: what is trained now is not that student
     teacher = open_teacher(recipe, load_tokenizer(recipe.model), device) if stage.alpha > 0 else None
@@ -151,12 +157,15 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
         at, before = Place(int(found[1]["step"]), StreamState.from_json(found[1]["stream"])), found[1]["skipped"]
         say(f"{name}: continuing after step {at.step} ({loaded})")
     step_of = Stepper(engine, encoder, teacher, stage, ranks, device)
+    rolled_back: list[dict[str, Any]] = []
     if found is not None:
         step_of.guard.restore(found[1]["guard"])
+        rolled_back = found[1].get("rolled_back", [])
+    saver = Saver(engine, out / "checkpoints", digest, stage.keep, stage.keep_every, stage.async_checkpoints, damaged)
     with open_tracker(recipe, name) as tracker, StopRequests() as stop:
         shards = {source.path: opened.digest for source, opened in zip(stage.sources, planner.shards, strict=True)}
         tracker.start_stage(plain(stage), config, shards)
-        run = Steps(recipe, name, digest, planner, step_of, probes, tracker, stop, watchdog, before)
+        run = Steps(recipe, name, digest, planner, step_of, probes, tracker, stop, watchdog, saver, before, rolled_back)
         while at.step < stage.steps:
             try:
                 at = run(at)
@@ -164,6 +173,7 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
                 at = run.back(bad)
         watchdog.steps_over()
         export_student(engine, encoder, tokenizer, out / "model")
+        tracker.model("student", out / "model", stage.steps, digest, planner.a_recording)
     skipped = run.skipped()
     for reason, entry in skipped.items():
         say(f"{name}: {entry['count']} samples skipped: {reason} (for example {', '.join(entry['examples'])})")
@@ -171,7 +181,7 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
         say(f"{name}: {guard.discarded} steps were discarded, the last because {guard.last}")
     if rank == 0:
         done = {"schema": 1, "stage": name, "digest": digest, "steps": stage.steps, "skipped": skipped,
-                "discarded": guard.discarded}  # fmt: skip
+                "discarded": guard.discarded, "rolled_back": run.rolled_back}  # fmt: skip
         write_json(out / "done.json", done)
         say(f"{name}: student in {out / 'model'}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,25 @@ from salad_ds.train.engine import accumulation
 from salad_ds.train.feed import Fed, Feed, Stopwatch, Work
 from salad_ds.train.guard import Guard
 from salad_ds.train.lockstep import in_step
+from salad_ds.train.norms import PartNorms
+from salad_ds.train.speed import SEEN as SEEN_BY_SPEED
+from salad_ds.train.speed import Speed
 from salad_ds.train.stop import StopRequests
 
 SEEN = ("targets", "positions")
 """What a step says of the data that it trained on."""
 
 
-def run_steps(step_of: Stepper, feed: Feed, skipped: Skipped, stop: StopRequests,
+def run_steps(step_of: Stepper, feed: Feed, skipped: Skipped, stop: StopRequests, require: Callable[[], None],
               ) -> Iterator[tuple[dict[str, float], list[LaneState]]]:
     """The optimizer steps of ``feed``: what each measured, its seconds and for how many of them it waited; and the
-    stream after it."""
+    stream after it. What ``require`` raises before a step ends the stage as a fault of the data does."""
     with contextlib.closing(iter(feed)) as steps:
         began = time.perf_counter()
-        for work in in_step(steps, skipped, step_of.device, stop):
+        for work in in_step(steps, skipped, step_of.device, stop, require):
             record = step_of(work)
-            yield record | {"seconds": time.perf_counter() - began}, work.states
+            seconds = time.perf_counter() - began
+            yield record | {"seconds": seconds} | step_of.speed.per_second(record, seconds), work.states
             began = time.perf_counter()
 
 
@@ -56,6 +60,7 @@ class Stepper:
     def __post_init__(self) -> None:
         self.guard = Guard(self.stage.spike, self.stage.bad_steps)
         self.asking = Stopwatch(self.device)
+        self.norms, self.speed = PartNorms(self.engine), Speed(self.engine, self.ranks, self.device)
 
     def __call__(self, work: Work) -> dict[str, float]:
         """Forward, backward and update. Returns means over the text targets of every rank, in nats, and what else a
@@ -66,7 +71,7 @@ class Stepper:
         targets = max(count.item(), 1.0)
         # DeepSpeed averages over ranks and accumulation; the sum over targets must come out divided by their number.
         scale = self.ranks * accumulation(self.stage, self.ranks) / targets
-        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(4 + len(SEEN_BY_SPEED), dtype=torch.float64, device=self.device)
         whole = accumulation(self.stage, self.ranks)
         for number, fed in enumerate(work.batches, 1):
             loss, told = self.forward(fed)
@@ -78,8 +83,10 @@ class Stepper:
         mean = self.stage.alpha * kl + (1 - self.stage.alpha) * nll
         # A gradient that is not a number is what makes DeepSpeed discard the step, on all ranks alike.
         takes = self.guard.takes(mean)
-        self.update(loss * (scale if takes else float("nan")))
+        self.update(loss * (scale if takes else float("nan")), last=True)
         taken = self.guard.saw(self.engine.was_step_applied())
+        if not taken:
+            self.engine.lr_scheduler.step()  # DeepSpeed leaves it where it is, see guard.py
         width = fed.batch.input_ids.shape[1]
         norm = self.engine.get_global_grad_norm()
         rates = {f"lr_{group['name']}": group["lr"] for group in self.engine.optimizer.param_groups}
@@ -92,6 +99,9 @@ class Stepper:
             "positions": sums[3].item(),
             "padding": 1 - sums[3].item() / (self.stage.global_batch * width),
             "grad_norm": float(norm) if norm is not None and taken else float("nan"),
+            **(self.norms.read() if taken else {}),
+            "loss_scale": float(getattr(self.engine.optimizer, "loss_scale", 1.0)),
+            **dict(zip(SEEN_BY_SPEED, sums[4:].tolist(), strict=True)),
             "discarded": float(not taken),
             "data_wait": work.data_wait,
             "teacher_wait": work.teacher_wait + self.asking.read(),
@@ -99,12 +109,13 @@ class Stepper:
         }
 
     def forward(self, fed: Fed) -> tuple[Tensor, Tensor]:
-        """Encoder, live teacher and model, once each. Returns the loss, and sums of KL, NLL, entropy and positions."""
+        """Encoder, live teacher and model, once each. Returns the loss, and sums: KL, NLL, entropy, positions, and what
+        ``speed`` wants."""
         batch, targets = fed.batch, fed.targets
         if self.teacher is not None and targets is None:
             with self.asking:
                 targets = self.teacher.targets(fed.requests).to(self.device)
-        features = self.encoder.hear(batch)
+        features = self.speed.hear(self.encoder, batch)
         out = self.engine(
             **batch.model_inputs(),
             features=features,
@@ -113,13 +124,15 @@ class Stepper:
             alpha=self.stage.alpha,
             temperature=self.stage.temperature,
         )
-        used = torch.tensor(float(batch.used_positions), device=self.device)
-        told = [out.kl.sum().double(), out.nll.sum().double(), out.entropy.sum().double(), used.double()]
-        return out.loss, torch.stack(told).detach()
+        counts = [batch.used_positions, *self.speed.seen(batch, self.encoder.sample_rate)]
+        told = torch.stack([out.kl.sum(), out.nll.sum(), out.entropy.sum()]).double().detach()
+        return out.loss, torch.cat([told, torch.tensor(counts, dtype=torch.float64, device=self.device)])
 
-    def update(self, loss: Tensor) -> None:
-        """Backward; and, behind the last micro-batch of a step, the optimizer."""
+    def update(self, loss: Tensor, last: bool = False) -> None:
+        """Backward; and, behind the ``last`` micro-batch of a step, the optimizer."""
         self.engine.backward(loss)
+        if last:
+            self.norms.take()
         self.engine.step()
 
 

@@ -22,7 +22,7 @@ class StopRequests:
     def __init__(self) -> None:
         self.asked = ""
         self.agreed = False
-        """Whether some rank was asked and all know."""
+        """Whether all ranks know that they stop between the same two steps: some rank was asked, or has a fault."""
         self.before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequests:

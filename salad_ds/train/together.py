@@ -1,4 +1,4 @@
-"""What ranks tell each other between steps: small objects, through the process group that trains."""
+"""What ranks tell each other: small objects, between steps through the process group that trains."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch.distributed as dist
 
 
-def gathered(value: Any) -> list[Any]:
-    """Every rank's ``value``. A collective, where there are ranks."""
+def gathered(value: Any, group: Any = None) -> list[Any]:
+    """Every rank's ``value``. A collective of ``group`` (default: the one that trains), where there are ranks."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 

@@ -21,75 +21,24 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, SupportsFloat
 
-from salad_ds.config import BOOKKEEPING, Recipe, plain
-from salad_ds.errors import SaladError, Stopped
-from salad_ds.files import digest_of
-from salad_ds.train.journal import Journal
-from salad_ds.train.tracking_runs import Runs, public, store_uri
+from salad_ds.config import Recipe, plain
+from salad_ds.errors import SaladError
+from salad_ds.train.tracking_base import Tracker
+from salad_ds.train.tracking_runs import Runs, attempt_digest, public, store_uri
 from salad_ds.train.tracking_sender import Sender, reason, say
+from salad_ds.train.tracking_system import NodeTracker, SystemMetrics, leads_a_node, node, wanted
+from salad_ds.train.tracking_will import Will
 
 SETTINGS = {  # short, because a buffer takes what a server does not; the user's own values win
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-
-
-class Tracker:
-    """What a stage reports to. This base tracks nothing: it serves other ranks and ``tracking.enabled=false``."""
-
-    run_id: str | None = None
-    """The MLflow run of the stage, once MLflow has been reached."""
-
-    def start_stage(
-        self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any], datasets: Mapping[str, str]
-    ) -> None:
-        """What a training stage runs on: its settings, the DeepSpeed config in force, digests of its shards by path."""
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Settings of the stage; nested dictionaries are flattened with dots. The first value of a key stays."""
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers at ``step``; steps the run already holds are left out. Without a step the newest value counts."""
-
-    def artifact(self, path: str | Path, folder: str = "") -> None:
-        """A file or directory, read when it is sent."""
-
-    def dict_artifact(self, value: Any, name: str) -> None:
-        """A JSON-able value as the artefact ``name`` (``.json`` or ``.yaml``)."""
-
-    def text_artifact(self, text: str, name: str) -> None:
-        """Text as the artefact ``name``."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Words about the run."""
-
-    def dataset(self, name: str, digest: str, source: str | Path) -> None:
-        """A dataset input: its name, digest (MLflow keeps 36 characters) and directory. Where another run of this work
-        directory has ``made`` it, both runs get a tag that names the other: ``lineage.from.…`` and ``lineage.to.…``."""
-
-    def made(self, name: str, digest: str, source: str | Path) -> None:
-        """A dataset that this run made. MLflow keeps it among the inputs, in the context ``output``."""
-
-    def follows(self, name: str, stage: str) -> None:
-        """This run starts from what ``stage`` made: the tags of ``dataset``, for the newest finished run of it."""
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``. Waits for the delivery, within limits."""
-
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        killed = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit, Stopped))
-        self.finish("KILLED" if killed else "FAILED" if kind else "FINISHED")
 
 
 def open_tracker(recipe: Recipe, stage: str, resume_id: str | None = None) -> Tracker:
@@ -99,11 +48,11 @@ def open_tracker(recipe: Recipe, stage: str, resume_id: str | None = None) -> Tr
     are recorded at once; ``start_stage`` adds what a training stage runs on. Never raises for MLflow's sake.
     """
     if not recipe.tracking.enabled or rank() != 0:
-        return Tracker()
+        return NodeTracker(recipe, stage) if recipe.tracking.enabled and leads_a_node() else Tracker()
     try:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.pyfunc"):
             logging.getLogger(name).setLevel(logging.WARNING)  # migrations of a new SQLite store are no news
         # In this thread on purpose: an import racing with the stage's own may meet half-initialised modules.
         importlib.import_module("mlflow")
@@ -131,12 +80,19 @@ class MlflowTracker(Tracker):
         work.mkdir(parents=True, exist_ok=True)
         self.runs = Runs(recipe, work)
         self.attempt = self.runs.begin(stage, attempt_digest(recipe, stage), resume_id)
-        self.journal = Journal(work / "tracking-unsent.jsonl")
-        self.sender = Sender(self.runs, self.journal, work / ".tracking.sender", public(recipe.tracking.uri) or "local")
-        self.patience = 15.0 if recipe.tracking.uri.startswith("http") else 60.0
+        self.sender = Sender(self.runs)
+        self.journal = self.sender.journal
         self.muted = self.done = False
+        self.latest: dict[str, tuple[float, int, int | None]] = {}
+        """Of each metric: value, time in ms, step."""
+        self.written: list[dict[str, Any]] = []
+        """Models that have no directory yet."""
         self.record("status", value="RUNNING")
         self.sender.start()
+        self.will: Will | None = None
+        with contextlib.suppress(OSError):  # no more processes here: then a kill stays unsaid
+            self.will = Will(self.runs, self.attempt)
+        self.system = SystemMetrics(self.system_metrics, node()) if wanted() else None
 
     @property
     def run_id(self) -> str | None:  # type: ignore[override]
@@ -152,6 +108,7 @@ class MlflowTracker(Tracker):
     def start_stage(
         self, settings: Mapping[str, Any], deepspeed: Mapping[str, Any], datasets: Mapping[str, str]
     ) -> None:
+        importlib.import_module("salad_ds.registry.packaging")  # here, as open_tracker does with mlflow
         self.dict_artifact(dict(settings), "stage.json")
         self.dict_artifact(dict(deepspeed), "deepspeed.json")
         for path, digest in datasets.items():
@@ -164,7 +121,13 @@ class MlflowTracker(Tracker):
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         numbers = {legal(key): float(value) for key, value in values.items() if isinstance(value, SupportsFloat)}
-        self.record("metrics", values=numbers, step=step, time=int(time.time() * 1000))
+        now = int(time.time() * 1000)
+        self.latest |= {key: (value, now, step) for key, value in numbers.items()}
+        self.record("metrics", values=numbers, step=step, time=now)
+        self.record_models()
+
+    def system_metrics(self, values: dict[str, float], now: float) -> None:
+        self.record("metrics", values=values, step=self.runs.seconds(self.attempt, now), time=int(now * 1000))
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         self.record("artifact", path=str(Path(path).absolute()), folder=folder)
@@ -188,24 +151,51 @@ class MlflowTracker(Tracker):
             self.runs.made(self.attempt, name, digest)
 
     def follows(self, name: str, stage: str) -> None:
-        self.link(name, self.runs.newest(stage))
+        self.link(name, self.runs.newest(stage), scores=name == "student")
+
+    def model(self, kind: str, directory: Path, step: int, identity: str,
+              sound: Callable[[], bytes | None] = lambda: None) -> None:
+        example = ""
+        with contextlib.suppress(SaladError, OSError):  # an example is not worth a stage
+            if (recording := sound()) is not None:
+                from salad_ds.registry.packaging import example_of
+
+                example = example_of(recording)
+        stage, settings = self.attempt.rpartition("#")[0], self.recipe.tracking
+        name = stage if kind == "student" else f"{stage}-{directory.name}"
+        record = {"type": kind, "name": re.sub(r"\W", "-", name), "path": str(directory.absolute()), "step": step,
+                  "identity": identity, "example": example, "metrics": dict(self.latest),
+                  "register": settings.register, "upload": settings.upload}  # fmt: skip
+        self.written.append(record)
+        self.record_models()
+
+    def record_models(self) -> None:
+        """A checkpoint may still be being written: it is told of once it has its name."""
+        for record in [record for record in self.written if Path(record["path"]).is_dir()]:
+            self.written.remove(record)
+            self.record("model", **record)
 
     def record_dataset(self, name: str, digest: str, source: str | Path, context: str) -> None:
         place = public(str(source)) if "://" in str(source) else str(Path(source).absolute())
         self.record("dataset", name=name, digest=digest[:36], source=place, context=context)
 
-    def link(self, name: str, maker: str | None) -> None:
+    def link(self, name: str, maker: str | None, scores: bool = False) -> None:
         if maker is not None and maker != self.attempt:
-            self.record("link", name=legal(name)[:200], maker=maker)
+            self.record("link", name=legal(name)[:200], maker=maker, scores=scores)
 
     def finish(self, status: str = "FINISHED") -> None:
         if self.done:
             return
         self.done = True
+        self.record_models()
+        if self.system is not None:
+            self.system.finish()
         self.record("status", value=status)
         with contextlib.suppress(OSError, SaladError):
             self.runs.end(self.attempt, status)
-        self.sender.close(self.patience)
+        if self.will is not None:
+            self.will.fulfil()
+        self.sender.close()
 
     def record(self, kind: str, **content: Any) -> None:
         """Append one record; a disk that refuses it costs the record, not the stage."""
@@ -223,16 +213,6 @@ def rank() -> int:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
     return int(os.environ.get("RANK", "0"))
-
-
-def attempt_digest(recipe: Recipe, stage: str) -> str:
-    """What makes a stage another run: the settings its result depends on, not how it is spread, saved or tracked."""
-    settings = {key: value for key, value in plain(recipe).items() if key not in ("tracking", "threads", "stages")}
-    if stage not in recipe.stages:
-        return digest_of(settings)
-    own = {key: value for key, value in plain(recipe.stages[stage]).items() if key not in BOOKKEEPING}
-    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "max_bad_share")}
-    return digest_of([settings["model"], data, settings["teacher"], own])
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -6,41 +6,34 @@ the pause; a record that MLflow refuses while it answers otherwise is named and 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from salad_ds.train.journal import Journal, locked
+from salad_ds.train.tracking_kinds import KINDS, SCORES, OpenRun
 from salad_ds.train.tracking_runs import Runs
 
 EVERY = 2.0
 """Seconds between deliveries."""
 LONGEST_PAUSE = 300.0
 """Seconds between attempts when MLflow stays away: the pause doubles up to this."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""By which MLflow's pages show training runs, not traces of agents."""
 TRIES = 5
 """An artefact that MLflow refuses this often, while it answers otherwise, is given up by name."""
 
 
-@dataclass
-class OpenRun:
-    """What the sender knows of a run it writes to."""
-
-    id: str
-    last: dict[str, int]
-    """The newest step of each metric."""
-    params: set[str]
-
-
 class Sender:
-    """The thread between journal and MLflow. Its network calls delay nobody but itself."""
+    """The thread between the journals of a work directory and MLflow. Its network calls delay nobody but itself."""
 
-    def __init__(self, runs: Runs, journal: Journal, lock: Path, where: str) -> None:
-        self.runs, self.journal, self.lock, self.where = runs, journal, lock, where
+    def __init__(self, runs: Runs) -> None:
+        self.runs, self.where = runs, runs.store
+        self.journal, self.lock = Journal(unsent(runs.work)), runs.work / ".tracking.sender"
+        self.patience = 15.0 if runs.uri.startswith("http") else 60.0
         self.client: Any = None
         self.open: dict[str, OpenRun] = {}
         self.again: list[dict[str, Any]] = []
@@ -52,11 +45,11 @@ class Sender:
     def start(self) -> None:
         self.thread.start()
 
-    def close(self, patience: float) -> None:
+    def close(self) -> None:
         """Deliver what waits, for at most ``patience`` seconds; the rest stays in the journal."""
         self.closing.set()
         self.wake.set()
-        self.thread.join(patience)
+        self.thread.join(self.patience)
         if self.thread.is_alive() and not self.away:
             say(f"MLflow ({self.where}) is slow; unsent records wait in {self.journal.path}")
 
@@ -70,7 +63,8 @@ class Sender:
                     if mine is None:  # another process of this work directory sends our records too
                         time.sleep(0.2)
                         continue
-                    self.deliver()
+                    for journal in (self.journal, *others(self.runs.work)):
+                        self.deliver(journal)
                 pause = EVERY
                 if self.away:
                     say(f"MLflow ({self.where}) is back; the buffered records were sent")
@@ -87,10 +81,10 @@ class Sender:
             if closing:
                 return
 
-    def deliver(self) -> None:
-        """Send the journal, oldest first. Raises when MLflow is away; what was sent is dropped from the journal."""
+    def deliver(self, journal: Journal) -> None:
+        """Send a journal, oldest first. Raises when MLflow is away; what was sent is dropped from the journal."""
         try:
-            while records := self.journal.read(1000):
+            while records := journal.read(1000):
                 done, start = 0, 0
                 try:
                     while start < len(records):
@@ -100,7 +94,7 @@ class Sender:
                         done = records[start - 1][1]
                 finally:
                     if done:
-                        self.journal.drop(done)
+                        journal.drop(done)
         finally:
             for record in self.again:
                 self.journal.append(record)
@@ -150,7 +144,8 @@ class Sender:
         self.parent = self.parent or run.data.tags.get("mlflow.parentRunId", "")
         # the newest step of each metric; `data.metrics` has the values only
         last = {metric.key: metric.step for metric in run.data._metric_objs}
-        self.open[attempt] = OpenRun(run.info.run_id, last, set(run.data.params))
+        self.open[attempt] = OpenRun(run.info.run_id, run.info.experiment_id, last, set(run.data.params),
+                                     run.data.tags.get(SCORES))  # fmt: skip
         return self.open[attempt]
 
     def experiment(self) -> tuple[str, str]:
@@ -161,7 +156,7 @@ class Sender:
         if found is None:
             local = self.runs.uri.startswith("sqlite:")  # a server places artefacts itself
             place = (self.runs.work / "mlartifacts").as_uri() if local else None
-            experiment = self.client.create_experiment(self.runs.experiment, artifact_location=place)
+            experiment = self.client.create_experiment(self.runs.experiment, place, KIND)
         else:
             experiment = found.experiment_id
             if found.lifecycle_stage == "deleted":
@@ -181,82 +176,15 @@ class Sender:
                 state["parents"][self.runs.store] = parent
         return experiment, parent
 
-    def send_metrics(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric
 
-        rows, steps = [], {}
-        for record in group:
-            step = record["step"]
-            for key, value in record["values"].items():
-                if step is not None:
-                    if step <= steps.get(key, run.last.get(key, -1)):
-                        continue
-                    steps[key] = step
-                rows.append(Metric(key, value, record["time"], step or 0))
-        for start in range(0, len(rows), 1000):
-            self.client.log_batch(run.id, metrics=rows[start : start + 1000])
-        run.last.update(steps)
-
-    def send_params(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Param
-
-        fresh = [Param(key, value) for key, value in group[0]["values"].items() if key not in run.params]
-        for start in range(0, len(fresh), 100):
-            self.client.log_batch(run.id, params=fresh[start : start + 100])
-        run.params.update(param.key for param in fresh)
-
-    def send_artifact(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        path, folder = Path(group[0]["path"]), group[0]["folder"] or None
-        if path.is_dir():
-            self.client.log_artifacts(run.id, str(path), folder or path.name)
-        else:
-            self.client.log_artifact(run.id, str(path), folder)
-
-    def send_dict(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        self.client.log_dict(run.id, group[0]["value"], group[0]["name"])
-
-    def send_text(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        self.client.log_text(run.id, group[0]["value"], group[0]["name"])
-
-    def send_dataset(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        record = group[0]
-        dataset = Dataset(record["name"], record["digest"], "local", json.dumps({"uri": record["source"]}))
-        context = InputTag("mlflow.data.context", record.get("context", "input"))
-        self.client.log_inputs(run.id, [DatasetInput(dataset, tags=[context])])
-
-    def send_tags(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        for key, value in group[0]["values"].items():
-            self.client.set_tag(run.id, key, value)
-
-    def send_link(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        """Both runs name the other."""
-        record = group[0]
-        maker = self.run(record["maker"])
-        self.client.set_tag(run.id, f"lineage.from.{record['name']}", maker.id)
-        self.client.set_tag(maker.id, f"lineage.to.{record['run'].rpartition('#')[0]}", run.id)
-
-    def send_status(self, run: OpenRun, group: list[dict[str, Any]]) -> None:
-        status = group[0]["value"]
-        for one in filter(None, (run.id, self.parent)):  # the parent shows how its newest stage fares
-            if status == "RUNNING":
-                self.client.update_run(one, status=status)
-            else:
-                self.client.set_terminated(one, status)
+def unsent(work: Path) -> Path:
+    """The journal of a work directory."""
+    return work / "tracking-unsent.jsonl"
 
 
-KINDS = {
-    "metrics": Sender.send_metrics,
-    "params": Sender.send_params,
-    "status": Sender.send_status,
-    "artifact": Sender.send_artifact,
-    "dict": Sender.send_dict,
-    "text": Sender.send_text,
-    "dataset": Sender.send_dataset,
-    "tags": Sender.send_tags,
-    "link": Sender.send_link,
-}
+def others(work: Path) -> list[Journal]:
+    """The journals of its other hosts (tracking_system.py). What one of them holds just now waits for the next turn."""
+    return [Journal(path, wait=False) for path in sorted(work.glob("tracking-unsent.*.jsonl"))]
 
 
 def neighbours(records: list[tuple[dict[str, Any], int]], start: int) -> list[dict[str, Any]]:

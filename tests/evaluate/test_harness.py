@@ -194,7 +194,7 @@ def test_spoken_generation_is_our_own(here, ours, student_dir):
 
 def test_what_is_greedy_is_said_to_be(here, ours):
     """The likeliest token of a spoken prompt is greedy; another is not."""
-    processor, rows = SaladProcessor(ours.tokenizer, ours.student.config, ours.student.sample_rate), []
+    processor, rows = SaladProcessor.of(ours.student, ours.tokenizer), []
     for i in range(len(QUESTIONS)):
         inputs = processor("Question:<|audio|>\nAnswer:", [decode(f"q{i}.wav")])
         ids = ours.student.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)[0].tolist()

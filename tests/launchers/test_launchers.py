@@ -63,7 +63,7 @@ def test_local_shows_the_exact_command(start):
     found = words(
         start("local.sh", DEMO, "--stage", "stage1", "--ranks", 3, "workdir=a b", "data.text_words=[3,4]", "--dry-run")
     )
-    train = ["train", DEMO, "workdir=a b", "data.text_words=[3,4]", "--stage", "stage1"]
+    train = ["train", DEMO, "workdir=a b", "data.text_words=[3,4]", "--stage", "stage1", "--preflight"]
     wanted = ["deepspeed", "--num_gpus", "3", "--no_local_rank", "--module", "salad_ds", *train]
     assert [word for word in found if word not in ("--hostfile", "/dev/null")] == wanted
 
@@ -93,7 +93,7 @@ def test_local_takes_the_ranks_from_the_recipe_and_its_overrides(start):
         )
     )
     assert found[found.index("--num_gpus") + 1] == "1" and found[found.index("--master_port") + 1] == "29501"
-    assert found[-3:] == ["--debug", "--stage", "stage1"]
+    assert found[-4:] == ["--debug", "--stage", "stage1", "--preflight"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_hostfile_shows_the_exact_command(start, hostfile):
         )
     )
     pdsh = ["deepspeed", "--hostfile", str(hostfile), "--launcher", "pdsh", "--force_multi"]
-    train = ["train", DEMO, "model.llm=Qwen/Qwen2.5-3B", "--stage", "stage1"]
+    train = ["train", DEMO, "model.llm=Qwen/Qwen2.5-3B", "--stage", "stage1", "--preflight"]
     assert found == [*pdsh, "--master_addr", "10.0.0.1", "--no_local_rank", "--module", "salad_ds", *train]
 
 
@@ -174,16 +174,81 @@ def test_hostfile_without_pdsh_says_so(start, hostfile):
     refused(start("deepspeed_hostfile.sh", DEMO, "--stage", "stage1", "--hostfile", hostfile), "pdsh is not installed")
 
 
-@pytest.mark.parametrize("name", ["local.sh", "deepspeed_hostfile.sh"])
-def test_help_is_its_head(start, name):
-    done = start(name, "--help")
-    assert done.returncode == 0 and f"launchers/{name} RECIPE --stage STAGE" in done.stdout
+EVERY = {
+    "local.sh": [],
+    "deepspeed_hostfile.sh": ["--hostfile", "HOSTFILE"],
+    "torchrun.sh": ["--nodes", 2, "--master_addr", "node1", "--node_rank", 1],
+    "mpi.sh": ["--ranks", 2],
+    "slurm.sbatch": [],
+    "kubernetes.sh": ["--image", "i:1", "--claim", "c"],
+}
+"""Launcher: what it needs besides."""
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_launcher_takes_the_same_arguments(start, hostfile, name):
+    """And its help is its head."""
+    own = [hostfile if word == "HOSTFILE" else word for word in EVERY[name]]
+
+    def shown(*words: object) -> subprocess.CompletedProcess[str]:
+        done = start(name, DEMO, *own, *words, "--dry-run", HF_HOME="/shared/hf")
+        assert done.returncode == 0, done.stderr
+        return done
+
+    training = shown("--stage", "stage1", "--interface", "eth7", "stages.stage1.steps=3")
+    told = training.stdout + training.stderr
+    if name != "kubernetes.sh":  # there torchrun.sh adds it, in the pod
+        assert "train " in told and "--preflight" in told
+        assert "eth7" in told and ("GLOO_SOCKET_IFNAME" in told or name == "kubernetes.sh")
+        assert "--preflight" not in shown("--stage", "stage1", "--no-preflight").stdout
+        assert f"doctor --cluster {DEMO} --stage stage2" in shown("--verb", "doctor", "--stage", "stage2").stdout
+        assert f"salad_ds doctor --cluster {DEMO}\n" in shown("--verb", "doctor").stdout
+    refused(start(name, DEMO, *own, "--stage", "stage1", "--interface", "a b", "--dry-run"), "not the name of one")
+    helped = start(name, "--help")
+    assert helped.returncode == 0 and f"launchers/{name} RECIPE --stage STAGE" in helped.stdout
+    for word in ("--interface NAME", "--no-preflight", "--verb VERB", "VERB: doctor", "--dry-run"):
+        assert word in helped.stdout, word
+
+
+def test_what_mpirun_takes_along(start):
+    found = words(start("mpi.sh", DEMO, "--stage", "stage1", "--ranks", 2, "--interface", "eth7", "--dry-run",
+                        HF_HOME="/x", NCCL_DEBUG="INFO", UNRELATED="y"))  # fmt: skip
+    taken = {found[i + 1] for i, word in enumerate(found) if word == "-x"}
+    assert {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "HF_HOME", "MASTER_ADDR", "PATH"} <= taken
+    assert "UNRELATED" not in taken
+
+
+def test_torchrun_shows_the_exact_command(start):
+    found = words(start("torchrun.sh", DEMO, "--stage", "stage1", "--nodes", 4, "--ranks", 8, "--master_addr", "node1",
+                        "--node_rank", 2, "--restarts", 3, "--dry-run"))  # fmt: skip
+    assert found[1:] == ["-m", "torch.distributed.run", "--nnodes", "4", "--nproc-per-node", "8",
+                         "--rdzv-backend", "c10d", "--rdzv-endpoint", "node1:29500",
+                         "--rdzv-id", "salad-ds-train-stage1", "--max-restarts", "3", "--rdzv-conf", "is_host=0",
+                         "--module", "salad_ds", "train", DEMO, "--stage", "stage1", "--preflight"]  # fmt: skip
+    wrong = ["--nodes", 2, "--master_addr", "a", "--node_rank", 2]
+    refused(start("torchrun.sh", DEMO, "--stage", "stage1", *wrong, "--dry-run"), "--node_rank is 2, of 2 machines")
+
+
+AGAIN = """
+source launchers/common.sh
+DRY_RUN="" RESTARTS=2
+COMMAND=(sh -c 'echo run; exit {code}')
+sleep() {{ :; }}
+launch_again
+"""
+
+
+@pytest.mark.parametrize(("code", "runs"), [(0, 1), (85, 1), (1, 3)])
+def test_ranks_that_were_told_to_stop_are_not_started_again(code, runs):
+    """By whomever: a job whose ranks end with 85 has written its checkpoint, and is for a scheduler to queue."""
+    done = subprocess.run(["bash", "-c", AGAIN.format(code=code)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == code and done.stdout.split() == ["run"] * runs, done.stderr
 
 
 def test_shellcheck_finds_nothing():
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")
-    scripts = sorted(map(str, LAUNCHERS.glob("*.sh")))
+    scripts = sorted(map(str, (*LAUNCHERS.glob("*.sh"), LAUNCHERS / "slurm.sbatch")))
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

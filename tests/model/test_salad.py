@@ -89,7 +89,7 @@ def test_the_adapter_depends_on_its_seed_only(tiny_llm_dir):
 def test_save_and_load_give_the_same_student(llm, request, tmp_path):
     model, tokenizer = build_student(settings(request.getfixturevalue(llm)))
     model.save_pretrained(tmp_path)
-    SaladProcessor(tokenizer, model.config, model.sample_rate).save_pretrained(tmp_path)
+    SaladProcessor.of(model, tokenizer).save_pretrained(tmp_path)
     again, _ = load_student(str(tmp_path))
     assert type(again) is type(model) and again.config.to_dict()["adapter"] == model.config.to_dict()["adapter"]
     before, after = model.state_dict(), again.state_dict()
@@ -132,7 +132,7 @@ def test_a_packed_row_gives_what_each_sequence_gives_alone(student):
 
 def test_a_prompt_hears_clips_anywhere_and_batched_like_alone(student):
     model, tokenizer = student
-    processor = SaladProcessor(tokenizer, model.config, model.sample_rate)
+    processor = SaladProcessor.of(model, tokenizer)
     first, second = (clip(0.8, 1), 16000), (clip(1.7, 2), 16000)
     both = processor(["A <|audio|> B <|audio|> C", "<|audio|>"], [first, second, second])
     one = processor("<|audio|>", [second])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from salad_ds.config import load_recipe
+from salad_ds.environment import free_port
 from tests.multinode.lab import Lab, lacking
 from tests.train.conftest import prepared  # noqa: F401 (a fixture)
-from tests.train.launch import REPOSITORY, deepspeed, environment
+from tests.train.launch import REPOSITORY, environment
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +50,14 @@ def losses(work: Path) -> list[float]:
 
 @pytest.fixture(scope="session")
 def alone(prepared, tmp_path_factory) -> list[float]:  # noqa: F811
-    """The losses of the same stage on two ranks of one machine."""
+    """The losses of the same stage on two ranks of one machine, which no launcher has started."""
     work = tmp_path_factory.mktemp("alone") / "work"
     shutil.copytree(load_recipe(prepared).path("."), work)
-    deepspeed(2, "salad_ds", "train", prepared, f"workdir={work}")
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-m", "salad_ds", "train", str(prepared), f"workdir={work}"]
+    ranks = [subprocess.Popen(command, env=environment() | place | {"RANK": rank, "LOCAL_RANK": rank}, cwd=REPOSITORY)
+             for rank in "01"]  # fmt: skip
+    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
     return losses(work)
 
 

@@ -80,8 +80,8 @@ def test_vectors_of_half_precision_give_nearly_the_same_clusters():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_200_000_vectors_stay_within_the_memory_that_the_docstring_says(tmp_path):
-    n, d, k = 200_000, 384, 128
+def test_100_000_vectors_stay_within_the_memory_that_the_docstring_says(tmp_path):
+    n, d, k = 100_000, 384, 128
     random = np.random.default_rng(0)
     centres = random.normal(size=(400, d)).astype(np.float32)
     weights = random.dirichlet(np.full(400, 0.3))

@@ -12,7 +12,7 @@ from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, Recipe, S
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.errors import CheckpointError, DataError, RecipeError
 from salad_ds.measure.divergences import weights_identity
-from salad_ds.select.probe import probed_from
+from salad_ds.select.probe import probed_from, table_of_items
 from salad_ds.select.run import STEPS, report, select, selection_directory, synthesize_selected
 from salad_ds.select.sample import draw, target
 from salad_ds.select.steps import budget_of
@@ -195,8 +195,18 @@ def test_probes_follow_what_is_measured_and_what_speaks(selected, monkeypatch):
     teacher = replace(selected.teacher, llm=str(selected.path("stage1/model")))
     assert probed_from(replace(selected, teacher=teacher), texts, [1]) != now
     engine = engine_of(Job.of(selected.synth, None))
+    aligned = replace(selected, align=replace(selected.align, min_score=0.3))
+    assert probed_from(aligned, texts, [1]) == now, "this engine knows its words' times"
+    monkeypatch.setattr(type(engine), "times_words", False)
+    assert probed_from(aligned, texts, [1]) != probed_from(selected, texts, [1])
     monkeypatch.setattr(engine, "version", engine.version + ".1")
-    assert probed_from(selected, texts, [1]) != now
+    assert probed_from(selected, texts, [1])["synth"] != now["synth"]
+
+
+def test_a_lost_table_of_items_is_named(selected, tmp_path):
+    (tmp_path / "speech").mkdir()
+    with pytest.raises(DataError, match=r"items\.parquet is missing.*remove .*speech"):
+        table_of_items(tmp_path / "speech")
 
 
 def test_a_step_alone_makes_its_table_or_says_what_it_lacks(selected, capsys):

@@ -13,7 +13,7 @@ from salad_ds.errors import DataError, RecipeError
 from salad_ds.select import probe as probing
 from salad_ds.select import sweep as sweeping
 from salad_ds.select.run import select
-from salad_ds.select.sweep import combinations, name_of, sweep, values_of
+from salad_ds.select.sweep import check_budgets, combinations, name_of, sweep, values_of
 from salad_ds.table import read_table
 from salad_ds.teacher.ranks import Ranks
 
@@ -125,6 +125,14 @@ def test_names_say_what_counts(work):
     assert name_of(made) == "K3-active-gamma3-shrunk-1percent-seed2"
     made.select.budget_hours = 12.5
     assert name_of(made) == "K3-active-gamma3-shrunk-12.5h-seed2"
+
+
+def test_a_budget_that_another_overrules_is_not_swept(work):
+    path, recipe = work
+    assert recipe.select.budget_items
+    with pytest.raises(RecipeError, match=r"select\.budget_hours has no effect .*select\.budget_items=0"):
+        sweep(path, ["select.budget_hours=1,2"])
+    check_budgets([recipe], ["select.budget_items=4,8", "select.gamma=0,1"])
 
 
 def test_texts_of_which_none_can_be_spoken_do_not_end_a_sweep(work, tmp_path):

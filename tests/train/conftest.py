@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -13,6 +15,7 @@ from salad_ds.align.run import align
 from salad_ds.config import load_recipe
 from salad_ds.data.prepare import prepare
 from salad_ds.teacher.precompute import precompute
+from tests.train.launch import forked
 
 ADAPTER = {"layers": 2, "width": 32, "mlp": 48, "heads": 4, "kv_heads": 2, "stack": 4}
 SOURCES = [{"kind": "speech", "path": "speech/natural"}, {"kind": "text", "path": "text/plain"}]
@@ -80,6 +83,41 @@ def prepared(tmp_path_factory, tiny_llm_dir) -> Path:
     align(recipe)
     precompute(recipe)
     return path
+
+
+LONGER = ["stages.stage1.steps=9", "stages.stage1.global_batch=4", "stages.stage1.checkpoint_every=3"]
+"""Settings of the stage that is hurt, stopped and spread over other ranks in several tests, and of ``whole``."""
+
+
+@pytest.fixture(scope="session")
+def whole(prepared, tmp_path_factory) -> Path:
+    """The work directory of a stage of nine steps on two ranks, with nothing amiss: what others are compared with."""
+    directory = tmp_path_factory.mktemp("whole")
+    shutil.copytree(load_recipe(prepared).path("."), directory / "work")
+    forked(2, "salad_ds", "train", prepared, f"workdir={directory / 'work'}", *LONGER, log=directory / "log")
+    return directory / "work"
+
+
+@pytest.fixture
+def work(prepared, tmp_path) -> Path:
+    """A copy of the prepared work directory."""
+    shutil.copytree(load_recipe(prepared).path("."), tmp_path / "work")
+    return tmp_path / "work"
+
+
+def log_rows(work: Path) -> list[dict[str, float]]:
+    """What each step of the stage has told."""
+    return [json.loads(line) for line in (work / "stage1/log.jsonl").read_text().splitlines()]
+
+
+def losses(work: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in log_rows(work)]
+
+
+def same_student(one: Path, other: Path) -> bool:
+    """Whether two work directories hold the same student, bit by bit."""
+    ours, theirs = (load_file(path / "stage1/model/model.safetensors") for path in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from salad_ds.config import load_recipe
-from salad_ds.errors import CheckpointError
+from salad_ds.errors import CheckpointError, RecipeError
 from salad_ds.files import sha256_file, write_json
 from salad_ds.train.checkpoint import MARK, SCHEMA, files_below, name_of, newest, prune
-from salad_ds.train.loop import already_done, stage_digest
+from salad_ds.train.loop import already_done, stage_digest, train
 
 
 def make(directory: Path, step: int, digest: str = "d", ranks: int = 2) -> Path:
@@ -36,7 +36,9 @@ def test_the_newest_intact_one_is_taken_and_the_others_are_named(tmp_path):
     flipped = make(tmp_path, 14) / "state.pt"
     flipped.write_bytes(b"X" + flipped.read_bytes()[1:])
     (make(tmp_path, 15) / MARK).write_text('{"schema": 2, "st')
-    found = newest(tmp_path, "d", said.append)
+    damaged: set[str] = set()
+    found = newest(tmp_path, "d", said.append, damaged)
+    assert damaged == {name_of(step) for step in (12, 13, 14, 15)}
     assert found is not None and found[0] == good and found[1]["step"] == 10
     reasons = ["not finished", "complete.json is missing or damaged", "state.pt is damaged: its checksum",
                "zero/shard.pt is missing", "state.pt has 99 bytes, not 400"]  # fmt: skip
@@ -61,6 +63,33 @@ def test_pruning_keeps_what_can_be_loaded(tmp_path):
         make(tmp_path, step)
     prune(tmp_path, 17, keep=1, keep_every=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name_of(12), name_of(16), name_of(17)]
+
+
+def test_damaged_ones_do_not_count(tmp_path):
+    """Those that are known to be, and those of which it can be seen without reading them."""
+    whole = [make(tmp_path, step) for step in (2, 4, 6, 8)]
+    (whole[1] / "state.pt").write_bytes(b"short")
+    (whole[2] / MARK).unlink()
+    prune(tmp_path, 8, keep=2, keep_every=2)
+    assert sorted(tmp_path.iterdir()) == [whole[0], whole[3]]
+    flipped = make(tmp_path, 10) / "state.pt"
+    flipped.write_bytes(b"X" + flipped.read_bytes()[1:])
+    damaged: set[str] = set()
+    assert newest(tmp_path, "d", str, damaged)[0] == whole[3]
+    latest = make(tmp_path, 12)
+    prune(tmp_path, 12, keep=2, damaged=damaged)
+    assert sorted(tmp_path.iterdir()) == [whole[3], latest]
+
+
+def test_milestones_that_never_get_a_checkpoint_are_refused(prepared):
+    load_recipe(prepared, ["stages.stage1.keep_every=4"])
+    with pytest.raises(RecipeError, match="keep_every is 5, not a multiple of checkpoint_every 2"):
+        load_recipe(prepared, ["stages.stage1.keep_every=5"])
+
+
+def test_a_place_where_deepspeed_would_not_find_them_is_refused(prepared, tmp_path):
+    with pytest.raises(RecipeError, match="DeepSpeed would not find the checkpoints"):
+        train(load_recipe(prepared, [f"workdir={tmp_path}/a*b"]), "stage1")
 
 
 def test_one_from_another_recipe_is_refused(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 
 from salad_ds.config import load_recipe
 from salad_ds.train.checkpoint import newest
-from tests.train.launch import REPOSITORY, command, deepspeed, environment
-from tests.train.test_resume import losses
+from tests.train.conftest import LONGER, losses
+from tests.train.launch import forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.assets]
 
@@ -28,28 +28,27 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=False)
 
 
-def test_a_full_disk_costs_nothing_but_time(prepared, small_disk, tmp_path):
-    work, whole = tmp_path / "work", tmp_path / "whole"
+@pytest.mark.parametrize("later", [False, True])
+def test_a_full_disk_costs_nothing_but_time(prepared, whole, small_disk, tmp_path, later):
+    """Of a checkpoint that the step waits for, and of one that is written beside the steps."""
+    work = tmp_path / "work"
     shutil.copytree(load_recipe(prepared).path("."), work, dirs_exist_ok=True)
-    shutil.copytree(load_recipe(prepared).path("."), whole)
-    settings = ["stages.stage1.checkpoint_every=1", "stages.stage1.keep=3"]
-    deepspeed(2, "salad_ds", "train", prepared, f"workdir={whole}", *settings)
-    size = sum(path.stat().st_size for path in (whole / "stage1/checkpoints/step-00000006").rglob("*"))
+    settings = [prepared, f"workdir={work}", *LONGER, "stages.stage1.checkpoint_every=1", "stages.stage1.keep=3",
+                f"stages.stage1.async_checkpoints={str(later).lower()}"]  # fmt: skip
+    size = sum(path.stat().st_size for path in (whole / "stage1/checkpoints/step-00000009").rglob("*"))
     free = os.statvfs(small_disk)
     ballast = free.f_bavail * free.f_frsize - int(2.5 * size)
     assert ballast > 0, f"a checkpoint has {size} bytes: enlarge the disk"
     with open(small_disk / "ballast", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, ballast)
 
-    full = subprocess.run(command(2, "salad_ds", "train", prepared, f"workdir={work}", *settings), env=environment(),
-                          cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
-    assert full.returncode != 0, full.stdout[-3000:]
-    assert "cannot be written" in full.stdout and "make room in" in full.stdout, full.stdout[-3000:]
+    said = forked(2, "salad_ds", "train", *settings, log=tmp_path / "log", fails=True)
+    assert "cannot be written" in said and "make room in" in said, said[-3000:]
     found = newest(small_disk, digest_of_checkpoints(small_disk))
     assert found is not None and found[1]["step"] >= 1
 
     (small_disk / "ballast").unlink()
-    again = deepspeed(2, "salad_ds", "train", prepared, f"workdir={work}", *settings)
+    again = forked(2, "salad_ds", "train", *settings, log=tmp_path / "log")
     assert f"continuing after step {found[1]['step']}" in again
     assert losses(work) == losses(whole)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 
+import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from salad_ds.errors import SaladError
+from salad_ds.files import read_json
+from salad_ds.train.checkpoint import MARK, STEP
 from salad_ds.train.guard import LEAST, Guard, RollBack
+from tests.train.conftest import LONGER, log_rows
+from tests.train.launch import forked
 
 
 def judged(guard: Guard, losses: list[float]) -> list[bool]:
@@ -42,9 +47,9 @@ def test_a_roll_back_comes_exactly_with_the_nth_bad_step_in_a_row(losses, most):
         assert guard.in_a_row == row
         if row >= most:
             with pytest.raises(RollBack):
-                guard.require_progress()
+                guard.require_progress(1)
             return
-        guard.require_progress()
+        guard.require_progress(1)
 
 
 def test_a_bad_step_that_was_taken_all_the_same_is_an_error():
@@ -57,25 +62,32 @@ def test_a_bad_step_that_was_taken_all_the_same_is_an_error():
 
 @pytest.mark.slow
 @pytest.mark.assets
-def test_bad_steps_are_discarded_and_the_stage_goes_back(prepared, tmp_path):
-    """Real ZeRO-3 on two ranks. One NaN: that step is passed over. Three in a row: back to the checkpoint, and on with
-    the data behind them; all steps are done."""
-    from tests.train.faulty import run
-
-    one = run(prepared, tmp_path / "one", bad="5")
-    rows = [json.loads(line) for line in (tmp_path / "one/stage1/log.jsonl").read_text().splitlines()]
-    assert [row["discarded"] for row in rows] == [0, 0, 0, 0, 1, 0, 0, 0] and math.isnan(rows[4]["loss"])
-    assert "1 steps were discarded" in one
-
-    three = run(prepared, tmp_path / "three", bad="5,6,7")
-    assert "3 bad steps in a row (its loss is nan): back to step 4, with the data behind them" in three
-    rows = [json.loads(line) for line in (tmp_path / "three/stage1/log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, 9)) and all(math.isfinite(row["loss"]) for row in rows)
-    plain = run(prepared, tmp_path / "plain", bad="")
-    whole = [json.loads(line) for line in (tmp_path / "plain/stage1/log.jsonl").read_text().splitlines()]
-    assert [row["loss"] for row in rows[:4]] == [row["loss"] for row in whole[:4]]
-    assert rows[4]["targets"] == whole[7]["targets"]  # the data of the bad steps were passed over
-    assert "steps were discarded" not in plain
-
-    never = run(prepared, tmp_path / "never", bad=",".join(str(n) for n in range(3, 99)), succeeds=False)
-    assert "went back 3 times, and still its loss is nan" in never and "mend:" in never
+def test_bad_steps_are_discarded_and_the_stage_goes_back(prepared, whole, work, tmp_path):
+    """Real ZeRO-3 on two ranks, two micro-batches a step. One NaN: that step is passed over. Three steps in a row: back
+    to the checkpoint, and on with the data behind them; all steps are done, log and MLflow tell one history, and what
+    was given up lies beside it. A process that goes on from a checkpoint knows of it."""
+    said = forked(2, "tests.train.faulty", "3,7,9,12", prepared, f"workdir={work}", *LONGER,
+                  "stages.stage1.bad_steps=3", "tracking.enabled=true", log=tmp_path / "log")
+    assert "3 bad steps in a row (its loss is nan): back to step 3, with the data behind them" in said
+    assert "4 steps were discarded" in said
+    rows, plain = log_rows(work), log_rows(whole)
+    assert [row["step"] for row in rows] == list(range(1, 10))
+    assert [row["discarded"] for row in rows] == [0, 1, 0, 0, 0, 0, 0, 0, 0] and math.isnan(rows[1]["loss"])
+    assert rows[0]["loss"] == plain[0]["loss"]
+    data = [(row["targets"], row["positions"]) for row in plain]
+    assert [(row["targets"], row["positions"]) for row in rows[:6]] == data[:3] + data[6:]  # 4 to 6 were passed over
+    # The rate is that of the step's number, whatever was discarded or done again.
+    assert [row["lr_llm"] for row in rows] == [row["lr_llm"] for row in plain]
+    given_up = [json.loads(line) for line in (work / "stage1/rolled-back.jsonl").read_text().splitlines()]
+    assert [(row["rollback"], row["step"], row["discarded"]) for row in given_up] == [(1, 4, 1), (1, 5, 1), (1, 6, 1)]
+    event = [{"from": 6, "to": 3, "why": "its loss is nan"}]
+    assert read_json(work / "stage1/done.json")["rolled_back"] == event
+    (attempt,) = read_json(work / "tracking.json")["attempts"].values()
+    (run,), client = attempt["ids"].values(), mlflow.MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    told = client.get_metric_history(run, "loss")
+    assert [metric.step for metric in told] == list(range(1, 10)), "a step twice, or one of those given up"
+    assert [metric.value for metric in told] == pytest.approx([row["loss"] for row in rows], nan_ok=True)
+    assert client.get_run(run).data.tags["rolled_back.1"] == "step 6 to 3: its loss is nan"
+    assert "rolled-back.jsonl" in {item.path for item in client.list_artifacts(run)}
+    marks = [read_json(path / MARK) for path in sorted((work / "stage1/checkpoints").glob(STEP))]
+    assert [mark["step"] for mark in marks] == [6, 9] and all(mark["rolled_back"] == event for mark in marks)

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 
 
 def test_sharded_and_whole_and_stored_teachers_teach_the_same(tiny_llm_dir, decided_teacher, tmp_path) -> None:
-    deepspeed(2, "tests.train.live_job", tiny_llm_dir, decided_teacher, tmp_path)
+    forked(2, "tests.train.live_job", tiny_llm_dir, decided_teacher, tmp_path, log=tmp_path / "log")
     found = json.loads((tmp_path / "records.json").read_text())
     assert any(a != b for a, b in zip(*found["passes"], strict=True))  # else nothing needed to be in step
     device, sharded, store = (found[name] for name in ("device", "sharded", "store"))

@@ -21,7 +21,8 @@ from salad_ds.data.stream import Stream
 from salad_ds.environment import free_port
 from salad_ds.hearing import Hearing
 from salad_ds.model.build import load_tokenizer
-from tests.train.launch import REPOSITORY, command, deepspeed, environment
+from salad_ds.train.checkpoint import STEP, name_of
+from tests.train.launch import REPOSITORY, environment, forked, start, stop
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_run_in_which_ranks_have_only_text(prepared, tmp_path):
                {"kind": "text", "path": "text/plain", "weight": 0.8}]  # fmt: skip
     path = recipe_with(prepared, tmp_path, sources=sources, checkpoint_every=6)
     recipe = load_recipe(path)
-    deepspeed(2, "salad_ds", "train", path, "data.workers=2")
+    forked(2, "salad_ds", "train", path, "data.workers=2", log=tmp_path / "log")
     rows = [json.loads(line) for line in (recipe.path("stage1") / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(0 <= row["padding"] < 0.3 and row["grad_norm"] > 0 for row in rows)
@@ -101,22 +102,22 @@ def test_a_corpus_that_vanishes_ends_all_ranks_with_the_reason(prepared, tmp_pat
     """Its tars are taken away after the start: the samples are counted, and above the threshold every rank stops."""
     path = recipe_with(prepared, tmp_path, steps=400, checkpoint_every=400)
     work = load_recipe(path).path(".")
-    with open(tmp_path / "log", "w") as log:
-        job = subprocess.Popen(
-            command(2, "salad_ds", "train", path, "data.max_bad_share=0.1"), env=environment(), cwd=REPOSITORY,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            end = time.monotonic() + 150
-            while not (work / "stage1/log.jsonl").is_file() or not (work / "stage1/log.jsonl").read_text():
-                assert job.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()[-3000:]
-                time.sleep(0.05)
-            for tar in (work / "speech/natural").glob("*.tar"):
-                os.truncate(tar, 0)
-            began = time.monotonic()
-            assert job.wait(timeout=90) != 0
-        finally:
-            job.kill()
-    said = (tmp_path / "log").read_text()
-    assert time.monotonic() - began < 60
+    log = tmp_path / "log"
+    job = start(2, "salad_ds", "train", path, "data.max_bad_share=0.1", log=log)
+    try:
+        end = time.monotonic() + 240
+        while not (work / "stage1/log.jsonl").is_file() or not (work / "stage1/log.jsonl").read_text():
+            assert job.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+            time.sleep(0.05)
+        for tar in (work / "speech/natural").glob("*.tar"):
+            os.truncate(tar, 0)
+        while job.poll() is None:
+            assert time.monotonic() < end, log.read_text()[-3000:]
+            time.sleep(0.05)
+        assert job.returncode != 0
+    finally:
+        stop(job)
+    said = log.read_text()
     assert len(re.findall(r"samples (in a row )?cannot be used.*speech/natural", said)) >= 1, said[-3000:]
+    done = len((work / "stage1/log.jsonl").read_text().splitlines())
+    assert [path.name for path in (work / "stage1/checkpoints").glob(STEP)] == [name_of(done)], "steps were lost"

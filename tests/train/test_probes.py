@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from salad_ds.config import load_recipe
 from salad_ds.errors import RecipeError
 from salad_ds.measure.run import measure_checkpoint
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 
 pytestmark = pytest.mark.slow  # three trainings
 ITEMS = 5
@@ -42,7 +42,7 @@ def overrides(work: Path, teacher: Path) -> list[str]:
 
 
 def train(prepared: Path, work: Path, teacher: Path, probes: list[str]) -> str:
-    return deepspeed(2, "salad_ds", "train", prepared, *overrides(work, teacher), *probes)
+    return forked(2, "salad_ds", "train", prepared, *overrides(work, teacher), *probes, log=work.with_suffix(".log"))
 
 
 def test_training_is_the_same_bit_by_bit(runs):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
+import re
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from salad_ds.config import ModelConfig, Recipe, SourceConfig, TrackingConfig, T
 from salad_ds.train import tracking
 from salad_ds.train.journal import Journal
 from salad_ds.train.tracking import MlflowTracker, Tracker, attempt_digest, flatten, open_command, open_tracker, public
+from tests.tracking_server import Gate
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -134,7 +132,7 @@ for step in range(1, 6):
     tracker.metrics({{"loss": step}}, step)
 os.kill(os.getpid(), 9)
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], timeout=240, cwd=Path(__file__).parents[2])
     assert done.returncode == -9
     with open(unsent(recipe), "a") as file:
         file.write('{"kind": "metrics", "run": "sta')  # torn by the kill
@@ -158,7 +156,7 @@ def test_a_server_that_is_away_neither_stops_nor_slows(tmp_path: Path, capfd: py
     assert spent < 1.0, f"200 steps waited {spent:.2f} s"
     assert tracker.run_id is None
     waiting = [record for record, _ in Journal(unsent(recipe)).read(1000)]
-    assert sum(record["kind"] == "metrics" for record in waiting) == 200
+    assert sum(record["kind"] == "metrics" and "loss" in record["values"] for record in waiting) == 200
     lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1 and "away" in lines[0] and "tracking-unsent.jsonl" in lines[0]
     everything = lines[0] + open_command(recipe) + unsent(recipe).read_text() + recipe.path("tracking.json").read_text()
@@ -180,13 +178,34 @@ def test_only_rank_zero_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not recipe.path("tracking.json").exists() and not unsent(recipe).exists()
 
 
+def test_every_host_is_watched_and_rank_zero_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, host = make_recipe(tmp_path), re.sub(r"[^\w\-.]", "_", socket.gethostname())
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0",
+                        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    first = open_tracker(recipe, "stage1")
+    monkeypatch.setenv("RANK", "2")
+    other = open_tracker(recipe, "stage1")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert type(open_tracker(recipe, "stage1")) is Tracker and other.run_id is None
+    time.sleep(2.5)
+    other.finish()
+    first.finish()
+    metrics = client(recipe).get_run(str(first.run_id)).data.metrics
+    for node in (f"{host}-rank0", f"{host}-rank2"):
+        assert 0 < metrics[f"system/{node}/system_memory_usage_percentage"] <= 100
+    assert not list(tmp_path.glob("tracking-unsent*"))
+
+
 def test_an_artefact_that_is_gone_is_named_and_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = make_recipe(tmp_path)
     with open_tracker(recipe, "stage1") as tracker:
         tracker.artifact(tmp_path / "absent.png")
         tracker.metrics({"loss": 1.0, "text": "not a number"}, 1)  # type: ignore[dict-item]
     assert "absent.png" in capfd.readouterr().err
-    assert client(recipe).get_run(str(tracker.run_id)).data.metrics == {"loss": 1.0}
+    metrics = client(recipe).get_run(str(tracker.run_id)).data.metrics
+    assert {key: value for key, value in metrics.items() if not key.startswith("system/")} == {"loss": 1.0}
     assert not unsent(recipe).exists()
 
 
@@ -211,39 +230,12 @@ def test_the_journal_keeps_what_arrives_while_it_is_read(tmp_path: Path) -> None
     assert not journal.path.exists() and journal.read(10) == []
 
 
-@contextlib.contextmanager
-def mlflow_server(directory: Path, port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{directory}/server.db",
-               "--artifacts-destination", str(directory / "kept"), "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1"]
-    log = open(directory / "server.txt", "ab")
-    server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True,
-                              env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            assert server.poll() is None, (directory / "server.txt").read_text()[-2000:]
-            time.sleep(0.3)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, 15)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, 9)
-        log.close()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    recipe = make_recipe(tmp_path / "work", uri=f"http://127.0.0.1:{port}")
+def test_a_server_that_comes_back_gets_what_it_missed(
+    tmp_path: Path, gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(tmp_path / "work", uri=gate.address)
     note = tmp_path / "note.txt"
     note.write_text("kept")
     with open_tracker(recipe, "stage1") as tracker:
@@ -251,23 +243,24 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path: Path, capfd: pyt
             tracker.metrics({"loss": step}, step)
         tracker.artifact(note)
     assert unsent(recipe).exists()
-    with mlflow_server(tmp_path, port):
-        with open_tracker(recipe, "measure") as tracker:
-            tracker.metrics({"misalignment": 1.0})
-        assert not unsent(recipe).exists()
-        by_name = {run.info.run_name: run for run in runs(recipe)}
-        assert set(by_name) == {"tracked", "stage1", "measure"}
-        assert history(recipe, by_name["stage1"].info.run_id, "loss") == [(step, step) for step in range(1, 6)]
-        assert {run.info.status for run in by_name.values()} == {"FINISHED"}
-        assert "note.txt" in {item.path for item in client(recipe).list_artifacts(by_name["stage1"].info.run_id)}
-        tracker = open_tracker(recipe, "stage1")
-        assert isinstance(tracker, MlflowTracker)
-        tracker.metrics({"loss": 1.0}, 1)
-        for _ in range(100):
-            if tracker.run_id and not unsent(recipe).exists():
-                break
-            time.sleep(0.1)
-        assert tracker.run_id
+    gate.open()
+    with open_tracker(recipe, "measure") as tracker:
+        tracker.metrics({"misalignment": 1.0})
+    assert not unsent(recipe).exists()
+    by_name = {run.info.run_name: run for run in runs(recipe)}
+    assert set(by_name) == {"tracked", "stage1", "measure"}
+    assert history(recipe, by_name["stage1"].info.run_id, "loss") == [(step, step) for step in range(1, 6)]
+    assert {run.info.status for run in by_name.values()} == {"FINISHED"}
+    assert "note.txt" in {item.path for item in client(recipe).list_artifacts(by_name["stage1"].info.run_id)}
+    tracker = open_tracker(recipe, "stage1")
+    assert isinstance(tracker, MlflowTracker)
+    tracker.metrics({"loss": 1.0}, 1)
+    for _ in range(300):
+        if tracker.run_id and not unsent(recipe).exists():
+            break
+        time.sleep(0.1)
+    assert tracker.run_id
+    gate.shut()
     tracker.metrics({"loss": 2.0}, 2)  # the server went away in the middle
     tracker.finish()
     assert unsent(recipe).exists() and "away" in capfd.readouterr().err

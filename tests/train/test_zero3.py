@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 from tests.train.parity import plain
 
 STEPS = 3
@@ -20,7 +20,7 @@ def test_two_ranks_agree_with_one_process(tied, tiny_llm_dir, tiny_untied_llm_di
     llm = tiny_llm_dir if tied else tiny_untied_llm_dir
     settings = {"steps": STEPS, "alpha": 0.75, "micro_batch": 1, "config": "ds_configs/zero3_cpu.json"}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    deepspeed(2, "tests.train.parity", llm, tmp_path, tmp_path / "settings.json")
+    forked(2, "tests.train.parity", llm, tmp_path, tmp_path / "settings.json", log=tmp_path / "log")
     losses, gradients, parameters = plain(str(llm), STEPS, 0.75)
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, rel=1e-5)
     found = load_file(tmp_path / "tensors.safetensors")

@@ -8,13 +8,13 @@ from pathlib import Path
 import hjson
 import pytest
 import torch
+from pydantic import ValidationError
 
 from salad_ds.config import SourceConfig, TrainConfig
 from salad_ds.errors import RecipeError
 from salad_ds.train.engine import OURS, deepspeed_config
+from tests.ds_configs.on_cpu import DIRECTORY, FILES
 
-DIRECTORY = Path(__file__).parents[1] / "ds_configs"
-FILES = sorted(DIRECTORY.glob("*.json"))
 STAGE = TrainConfig(sources=[SourceConfig("text", "text")], micro_batch=2, global_batch=24, clip=0.5)
 
 
@@ -24,9 +24,9 @@ def needs_accelerator(path: Path) -> bool:
 
 def test_the_directory_is_what_the_readme_lists():
     readme = (DIRECTORY / "README.md").read_text()
-    assert len(FILES) >= 4
+    assert {"zero2", "zero3", "zero3_offload", "zero3_nvme", "zeropp", "zero3_cpu"} == {path.stem for path in FILES}
     for path in FILES:
-        assert f"| `{path.name}` |" in readme
+        assert f"| `{path.name}` | " in readme
         assert path.read_text().startswith("// "), "a config says what it is for"
 
 
@@ -55,9 +55,38 @@ def test_deepspeed_reads_them_and_can_offload_our_optimizer(path):
     parsed = DeepSpeedConfig(
         {**hjson.loads(path.read_text()), "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4}
     )
-    assert parsed.zero_config.stage == int(path.stem[4])
+    assert parsed.zero_config.stage == (2 if path.stem == "zero2" else 3)
     assert parsed.zero_config.stage < 3 or parsed.zero_config.gather_16bit_weights_on_model_save
     assert parsed.zero_config.offload_optimizer is None or not parsed.zero_force_ds_cpu_optimizer
+
+
+def known_keys() -> set[str]:
+    """What DeepSpeed looks up at the top of a config: its parser passes over every other key in silence."""
+    from deepspeed.runtime import constants, precision_config
+    from deepspeed.runtime.swap_tensor import constants as swapping
+    from deepspeed.runtime.zero import config as zero
+
+    modules = (constants, precision_config, swapping, zero)
+    return {value for module in modules for name, value in vars(module).items() if name.isupper() and
+            isinstance(value, str)}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_key_is_one_that_deepspeed_knows(path):
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config
+    from deepspeed.runtime.swap_tensor.aio_config import AIO_DEFAULT_DICT
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    config = hjson.loads(path.read_text())
+    assert set(config) <= known_keys() and "zero_optimisation" not in known_keys()
+    DeepSpeedZeroConfig(**config["zero_optimization"])
+    DeepSpeedBF16Config(**config.get("bf16", {}))
+    assert set(config.get("aio", {})) <= set(AIO_DEFAULT_DICT)
+    for section in ("zero_optimization", "offload_optimizer"):
+        inner = json.loads(json.dumps(config["zero_optimization"]))
+        (inner if section == "zero_optimization" else inner.setdefault(section, {}))["stagee"] = 3
+        with pytest.raises(ValidationError, match="stagee"):
+            DeepSpeedZeroConfig(**inner)
 
 
 @pytest.mark.parametrize("key", OURS)
