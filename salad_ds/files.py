@@ -76,6 +76,24 @@ def writing_alone(directory: Path, busy: SaladError, leftovers: str, name: str =
         yield
 
 
+@contextlib.contextmanager
+def writing_beside(directory: Path, leftovers: str, name: str) -> Iterator[None]:
+    """Be one of several runs that write other files into ``directory``. Who is alone at first sweeps up what a killed
+    one left half written, see writing_alone; where it cannot be locked, nobody does."""
+    with open(directory / name, "w") as file, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                for part in directory.glob(leftovers):
+                    part.unlink(missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_SH)
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
+        yield
+
+
 def sync_file(path: str | Path) -> int:
     """Make a file's content durable; returns its size in bytes."""
     with open(path, "rb") as file:

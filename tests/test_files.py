@@ -11,7 +11,7 @@ import time
 import pytest
 
 from salad_ds.errors import DataError
-from salad_ds.files import atomic_path, digest_of, read_json, sha256_file, sole_writer, write_json
+from salad_ds.files import atomic_path, digest_of, read_json, sha256_file, sole_writer, write_json, writing_beside
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -53,3 +53,17 @@ def test_one_writer_at_a_time_and_a_killed_one_lets_go(tmp_path):
     holder.wait()
     with sole_writer(tmp_path, patience=5) as free:
         assert free
+
+
+def test_the_first_of_several_writers_sweeps_up_and_no_later_one(tmp_path):
+    def torn() -> None:
+        (tmp_path / ".a.words.x.part").write_text("half")
+
+    torn()
+    with writing_beside(tmp_path, ".*.words.*.part", ".align.lock"):
+        assert [path.name for path in tmp_path.iterdir()] == [".align.lock"]
+        torn()
+        with writing_beside(tmp_path, ".*.words.*.part", ".align.lock"):
+            assert (tmp_path / ".a.words.x.part").exists(), "the other one may be writing it"
+    with writing_beside(tmp_path, ".*.words.*.part", ".align.lock"):
+        assert not (tmp_path / ".a.words.x.part").exists()

@@ -7,6 +7,7 @@ another engine wrote (a TTS that knows its own word times) are left alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -26,6 +27,7 @@ from salad_ds.data.shard_set import ShardSet
 from salad_ds.data.word_times import Word, read_head, words_path, write_words
 from salad_ds.environment import cores
 from salad_ds.errors import DataError, RecipeError
+from salad_ds.files import writing_beside
 from salad_ds.pool import spread, worker_device
 from salad_ds.progress import Progress, clock
 
@@ -121,7 +123,10 @@ def align_directory(directory: str | Path, config: AlignConfig, max_bad_share: f
     report = AlignReport(Path(directory), shards_done=len(todo), shards_kept=len(mine) - len(todo))
     started = time.monotonic()
     if todo:
-        AlignRun(shards, config, settings, todo, report, quiet).run()
+        place = storage.local(shards.directory)
+        beside = writing_beside(place, ".*.words.jsonl.*.part", ".align.lock") if place else contextlib.nullcontext()
+        with beside:
+            AlignRun(shards, config, settings, todo, report, quiet).run()
     report.wall_seconds = time.monotonic() - started
     for number in set(mine) - set(todo):
         times = shards.word_times(number)

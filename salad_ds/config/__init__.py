@@ -7,7 +7,7 @@ The docstring under each field is its documentation; docs/reference.md is made f
 from __future__ import annotations
 
 from salad_ds.config.checks import AT_LEAST_ONE, CHOICES, MOST_KEPT
-from salad_ds.config.data import CorpusConfig, DataConfig, SourceConfig, StorageConfig
+from salad_ds.config.data import LOADING, CorpusConfig, DataConfig, SourceConfig, StorageConfig
 from salad_ds.config.evaluate import EvaluateConfig, TaskConfig
 from salad_ds.config.loading import known_keys, load_recipe
 from salad_ds.config.measure import MeasureConfig, MeasureSetConfig
@@ -20,7 +20,7 @@ from salad_ds.config.teacher import TeacherConfig
 from salad_ds.config.tracking import TrackingConfig
 
 __all__ = [
-    "AT_LEAST_ONE", "BOOKKEEPING", "CHOICES", "MOST_KEPT",
+    "AT_LEAST_ONE", "BOOKKEEPING", "CHOICES", "LOADING", "MOST_KEPT",
     "AdapterConfig", "AlignConfig", "CorpusConfig", "DataConfig", "EncoderConfig", "EvaluateConfig", "MeasureConfig",
     "MeasureSetConfig", "ModelConfig", "Recipe", "SelectConfig", "SourceConfig", "StorageConfig", "SynthConfig",
     "SynthesizeConfig", "TaskConfig", "TeacherConfig", "TrackingConfig", "TrainConfig",

@@ -63,6 +63,10 @@ class SourceConfig:
     """Share of the positions (text tokens and speech frames), relative to the other sources."""
 
 
+LOADING = ("workers", "prefetch", "max_bad_share")
+"""Keys of DataConfig on which no result depends: a stage may go on under other values."""
+
+
 @dataclass
 class DataConfig:
     """How samples become micro-batches."""

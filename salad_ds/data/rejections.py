@@ -57,6 +57,6 @@ def one_line(table: dict[str, Any]) -> str:
 
 
 def too_many(bad: int, total: int, share: float) -> bool:
-    """Whether ``bad`` of ``total`` samples stop a stage. A FEW do not, unless they are all there are, or none may be bad:
-    in a small corpus a share says little."""
+    """Whether ``bad`` of ``total`` samples stop a stage. A FEW do not (in a small corpus a share says little) unless
+    they are all there are, or none may be bad."""
     return bad > share * total and (bad >= FEW or bad == total or not share)

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from salad_ds.config import BOOKKEEPING, Recipe, TrainConfig, plain
+from salad_ds.config import BOOKKEEPING, LOADING, Recipe, TrainConfig, plain
 from salad_ds.data.features import require_features, wanted_format
 from salad_ds.data.plan import Planner
 from salad_ds.data.shards import ShardSet
@@ -54,8 +54,7 @@ PATIENCE = 60.0
 def stage_digest(recipe: Recipe, name: str) -> str:
     """What the result of a stage depends on: model, data, teacher, its own settings, and the shards it reads."""
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
-    loading = ("workers", "prefetch", "max_bad_share")
-    data = {key: value for key, value in plain(recipe.data).items() if key not in loading}
+    data = {key: value for key, value in plain(recipe.data).items() if key not in LOADING}
     shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
     return digest_of(
         {

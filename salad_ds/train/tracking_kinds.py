@@ -23,8 +23,8 @@ class OpenRun:
 
     id: str
     experiment: str
-    last: dict[str, int]
-    """The newest step of each metric."""
+    last: dict[str, tuple[int, int]]
+    """The newest step of each metric, and its time in ms."""
     params: set[str]
     scores: str | None = None
     """The logged model that its numbers without a step are about."""
@@ -33,14 +33,14 @@ class OpenRun:
 def send_metrics(sender: Sender, run: OpenRun, group: list[dict[str, Any]]) -> None:
     from mlflow.entities import Metric
 
-    rows, steps = [], {}
+    rows, steps = [], dict[str, tuple[int, int]]()
     for record in group:
         step = record["step"]
         for key, value in record["values"].items():
             if step is not None:
-                if step <= steps.get(key, run.last.get(key, -1)):
+                if step <= steps.get(key, run.last.get(key, (-1, 0)))[0]:
                     continue
-                steps[key] = step
+                steps[key] = step, record["time"]
             rows.append(Metric(key, value, record["time"], step or 0, model_id=run.scores if step is None else None))
     for start in range(0, len(rows), 1000):
         sender.client.log_batch(run.id, metrics=rows[start : start + 1000])

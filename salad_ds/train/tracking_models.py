@@ -44,8 +44,8 @@ def send_model(sender: Sender, run: OpenRun, group: list[dict[str, Any]]) -> Non
         outputs = client.get_run(run.id).outputs
         if model.model_id not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
             client.log_outputs(run.id, [LoggedModelOutput(model.model_id, record["step"])])
-        numbers = [Metric(key, value, time, step or 0, model_id=model.model_id, run_id=run.id)
-                   for key, (value, time, step) in record["metrics"].items()]  # fmt: skip
+        numbers = [Metric(key, value, time_of(client, run, key, time, step), step or 0, model_id=model.model_id,
+                          run_id=run.id) for key, (value, time, step) in record["metrics"].items()]  # fmt: skip
         if numbers:
             client.log_batch(run.id, metrics=numbers)
         client.finalize_logged_model(model.model_id, "READY")
@@ -53,6 +53,17 @@ def send_model(sender: Sender, run: OpenRun, group: list[dict[str, Any]]) -> Non
         sender.runs.made_model(record["run"], model.model_id)
         if record["register"]:
             register(client, record["register"], model, record["run"].rpartition("#")[0])
+
+
+def time_of(client: MlflowClient, run: OpenRun, key: str, time: int, step: int | None) -> int:
+    """When the run was told of this metric at this step, in ms: with another ``time``, that of a step that was trained
+    again, the curve of the run would get a second point there."""
+    last, told = run.last.get(key, (-1, time))
+    if step is None or step > last:
+        return time
+    if step == last:
+        return told
+    return next((one.timestamp for one in client.get_metric_history(run.id, key) if one.step == step), time)
 
 
 def models_of(client: MlflowClient, run: OpenRun) -> list[LoggedModel]:

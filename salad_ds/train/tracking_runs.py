@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from salad_ds.config import BOOKKEEPING, Recipe, plain
+from salad_ds.config import BOOKKEEPING, LOADING, Recipe, plain
 from salad_ds.errors import SaladError
 from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.train.journal import locked
@@ -116,7 +116,7 @@ def attempt_digest(recipe: Recipe, stage: str) -> str:
     if stage not in recipe.stages:
         return digest_of(settings)
     own = {key: value for key, value in plain(recipe.stages[stage]).items() if key not in BOOKKEEPING}
-    data = {key: value for key, value in settings["data"].items() if key not in ("workers", "max_bad_share")}
+    data = {key: value for key, value in settings["data"].items() if key not in LOADING}
     return digest_of([settings["model"], data, settings["teacher"], own])
 
 

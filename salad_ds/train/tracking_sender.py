@@ -142,8 +142,8 @@ class Sender:
                 item = state["attempts"].setdefault(attempt, {"stage": stage, "digest": "", "status": "", "ids": {}})
                 item["ids"][self.runs.store] = run.info.run_id
         self.parent = self.parent or run.data.tags.get("mlflow.parentRunId", "")
-        # the newest step of each metric; `data.metrics` has the values only
-        last = {metric.key: metric.step for metric in run.data._metric_objs}
+        # `data.metrics` has the values only
+        last = {metric.key: (metric.step, metric.timestamp) for metric in run.data._metric_objs}
         self.open[attempt] = OpenRun(run.info.run_id, run.info.experiment_id, last, set(run.data.params),
                                      run.data.tags.get(SCORES))  # fmt: skip
         return self.open[attempt]

@@ -55,9 +55,19 @@ def test_arrays_come_through_as_they_are():
     thread.join()
 
 
+OTHERS: set[int] = set()
+"""Processes that earlier tests have left running, such as a server that forks ranks."""
+
+
+@pytest.fixture(autouse=True)
+def _others():
+    OTHERS.clear()
+    OTHERS.update(process.pid for process in psutil.Process().children(recursive=True))
+
+
 def loaders() -> list[psutil.Process]:
-    """The loader processes of this process that run; those that have been told to end get a moment."""
-    mine = psutil.Process().children(recursive=True)
+    """The loader processes of this test that run; those that have been told to end get a moment."""
+    mine = [process for process in psutil.Process().children(recursive=True) if process.pid not in OTHERS]
     return [p for p in mine if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and len(p.parents()) > 1
             and p.parent().pid != os.getpid()]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def make_recipe(work: Path, model_config: ModelConfig, **evaluate) -> Recipe:
     return Recipe(
         name="evaluate-test",
         workdir=str(work),
-        model=model_config,
+        model=copy.deepcopy(model_config),
         synth=SynthConfig(workers=1, asr=""),
         evaluate=EvaluateConfig(**(settings | evaluate)),
         tracking=TrackingConfig(enabled=False),

@@ -107,7 +107,7 @@ def lost_files(whole: Path, work: Path) -> list[str]:
     """Every file of one directory is in the other, byte for byte; locks aside."""
     def below(directory: Path) -> dict[str, bytes]:
         return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*"))
-                if path.is_file() and path.name != ".lock"}
+                if path.is_file() and not path.name.endswith(".lock")}
 
     wanted, there = below(whole), below(work)
     found = [f"{name} is missing" for name in wanted.keys() - there.keys()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def recipe(tmp_path, model_config, speech_dir) -> Recipe:
     return Recipe(
         name="measure-test",
         workdir=str(tmp_path / "work"),
-        model=model_config,
+        model=copy.deepcopy(model_config),
         data=DataConfig(context=128, text_words=[2, 4], speech_words=[2, 4]),
         measure=MeasureConfig(speech=str(speech_dir), items=8, batch=2),
         synth=SynthConfig(workers=1, asr=""),

@@ -118,11 +118,11 @@ def test_a_killed_stage_is_failed_and_goes_on_in_its_run(story):
     assert [metric.value for metric in told] == [row["kl"] for row in logged]
 
 
-def test_the_machine_is_watched_before_and_after(story):
+def test_the_machine_is_watched(story):
     metrics = story.runs()["stage1"].data.metrics
     assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
     seconds = story.steps("system/cpu_utilization_percentage")
-    assert seconds == sorted(set(seconds)) and len(seconds) > 2
+    assert seconds and seconds == sorted(set(seconds))
 
 
 def test_checkpoints_and_the_student_are_logged_models(story, here):

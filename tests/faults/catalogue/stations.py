@@ -56,7 +56,7 @@ def precompute(room: Room) -> Told:
     return again(room, "precompute", f"{there} shards of the store were whole", "teacher")
 
 
-SPOKEN = ("synthesize.text=text/plain", "synthesize.out=speech/spoken", "synth.workers=1", "synth.asr=")
+SPOKEN = ("synthesize.text=text/plain", "synthesize.out=speech/spoken", "synth.workers=1", "synth.asr=''")
 
 
 def synthesize(room: Room) -> Told:

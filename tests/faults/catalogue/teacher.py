@@ -40,7 +40,7 @@ def flipped(room: Room) -> Told:
     shards = sorted((room.work / "teacher").glob("*.safetensors"))
     for shard in shards:
         flip(shard, places=64)
-    why = refused(room, "checksum")
+    why = refused(room, "is damaged")
     named = [shard for shard in shards if shard.name in why]
     if not named:
         raise NotAsPromised(f"no shard is named: {why}")
