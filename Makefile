@@ -35,8 +35,8 @@ system:  ## Debian packages for tests in a browser, over several hosts and of sh
 demo: setup  ## the whole method in miniature, on a CPU, with real models: salad_ds/recipes/demo.yaml
 	$(VENV)/bin/salad-ds run salad_ds/recipes/demo.yaml
 
-test: setup  ## the full test suite, two files at a time
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+test: setup  ## the full test suite, three files at a time: much of a test is waiting
+	$(VENV)/bin/python -m pytest -q -n 3 --dist loadfile $(ARGS)
 
 check: lint types  ## before a commit, in two minutes: ruff, types, scripts, the quick part of the tests
 	@command -v shellcheck >/dev/null && shellcheck -x launchers/*.sh launchers/*.sbatch .ci/run || echo "no shellcheck here: make system"

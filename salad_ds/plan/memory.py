@@ -76,8 +76,9 @@ def memory(shapes: Shapes, zero: Zero, ranks: int, activations: dict[str, int], 
             parts |= {"activations": float(kept), "logits and gradients of it": float(activations[phase] - kept)}
         if phase in ("layers", "embeddings"):
             parts["gradients on their way"] = reducing
-        if phase == "embeddings" or passes > 1:
-            parts["own gradients"] = late
+        # Below stage 3: those of the passes before, and by the end of the layers nearly all of this one's, which are
+        # copied when it is over (independent_gradient_partition_epilogue).
+        parts["own gradients"] = late * ((passes > 1) + {"layers": 1, "embeddings": 2}.get(phase, 0))
         found.passing[name] = parts
     found.passing["updating"] = {"float32 gradients and Adam": updating}
     found.passing["gathering"] = {"gathered parameters": b * whole.peak, "once more": b * whole.fetch}

@@ -14,10 +14,11 @@ Lines are JSON objects; ``{"event": "waiting", "ahead"}`` comes first while othe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
@@ -35,7 +36,7 @@ from salad_ds.model.processing import AUDIO_MARK
 from salad_ds.serve.guard import Guard
 from salad_ds.serve.limits import TEXT, WORDS, Limits, Refused
 from salad_ds.serve.stream import Lines, Tell
-from salad_ds.serve.student import Question, Served
+from salad_ds.serve.student import Events, Question, Served
 from salad_ds.serve.turns import Turns
 from salad_ds.serve.uploads import Clips, read_clip
 
@@ -92,7 +93,7 @@ class Page:
         if not self.served.asr:
             raise Refused(404, "there is no recogniser", "start the page with --asr packaged:whisper-base")
 
-        def heard() -> Iterator[dict[str, Any]]:
+        def heard() -> Events:
             yield {"event": "words", "text": self.served.words(clip), "by": self.served.asr}
 
         return self.lines(heard())
@@ -104,7 +105,7 @@ class Page:
             raise Refused(400, "this LLM has no chat template", "let it continue instead")
         return self.lines(self.served.answer(clip, question))
 
-    def lines(self, events: Iterator[dict[str, Any]]) -> Response:
+    def lines(self, events: Events) -> Response:
         """``events`` made in the models' thread when it is their turn; between two of them it can end."""
         self.turns.require_room()
 
@@ -121,6 +122,9 @@ class Page:
             except Exception:
                 traceback.print_exc()
                 tell({"event": "error", **DEFECT})
+            finally:  # in its own thread, behind what it is doing; that of a page being closed takes nothing more
+                with contextlib.suppress(RuntimeError):
+                    self.models.submit(events.close)
 
         return Lines(produce)
 

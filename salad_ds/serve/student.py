@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from salad_ds.teacher.forward import default_device
 from salad_ds.text import tokenizer_identity
 
 BASE = "base"
+
+Events = Generator[dict[str, Any], None, None]
+"""What the page is told, one by one; closed when nobody listens any more."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Served:
         inputs = self.processor(prompt, [(clip.wave, clip.rate) for clip in clips])
         return self.model.embed_prompt(**{key: value.to(self.model.device) for key, value in inputs.items()})[0]
 
-    def answer(self, clip: Clip, question: Question) -> Iterator[dict[str, Any]]:
+    def answer(self, clip: Clip, question: Question) -> Events:
         """Events of the answer after hearing ``clip``; see compare.compare. Raises Refused for a prompt that does not
         fit the LLM."""
         written = self.prompt(question, question.transcript) if question.transcript else ""
