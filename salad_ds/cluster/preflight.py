@@ -111,6 +111,7 @@ def gather(meeting: Meeting, recipe: Recipe, stages: list[str], table: Table) ->
             meeting.tell("go on", bool(plan) and not table.faults)
             if not plan or table.faults:
                 table.end()
+        meeting.hear("go on")  # until rank 0 has heard all, a slower host may still ask this listener
 
 
 def compared(meeting: Meeting, facts: list[dict[str, Any]], table: Table) -> dict[str, Any]:

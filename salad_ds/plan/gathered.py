@@ -4,6 +4,8 @@ The rules (deepspeed/runtime/zero/partitioned_param_coordinator.py): a module's 
 called, and up to ``stage3_prefetch_bucket_size`` elements of what comes next with it, unless
 ``stage3_max_live_parameters`` are there already; behind a module they are dropped unless they come again within
 ``stage3_max_reuse_distance`` elements. Parameters of at most ``stage3_param_persistence_threshold`` elements stay.
+What is gathered together arrives in one flat buffer and is copied out of it when the first of it is wanted; the buffer
+goes when the last of it has been (AllGatherCoalescedHandle in partition_parameters.py): until then all of it lies twice.
 """
 
 from __future__ import annotations
@@ -18,15 +20,22 @@ from salad_ds.plan.zero import Zero
 
 @dataclass(frozen=True)
 class Gathered:
-    """Elements. ``persistent``: of parameters that stay; ``peak``: most of the others that are whole at a time;
-    ``fetch``: most that one fetch brings, which lie twice for a moment; ``forward``, ``backward``: gathered in all, for
-    one micro-batch."""
+    """Elements. ``persistent``: of parameters that stay; ``held``: most that others take, copies and buffers, by phase
+    (PHASES); ``forward``, ``backward``: gathered in all, for one micro-batch."""
 
     persistent: int
-    peak: int
-    fetch: int
+    held: dict[str, int]
     forward: int
     backward: int
+
+    @property
+    def peak(self) -> int:
+        return max(self.held.values())
+
+
+PHASES = ("embedding", "forward", "head", "loss", "layers", "embeddings")
+"""``embedding``: before the first layer; ``head``: while that of the LLM is gathered; ``loss``: with it;
+``embeddings``: backward behind the layers; the rest as in activations.py."""
 
 
 @dataclass(frozen=True)
@@ -73,38 +82,74 @@ def by_layer(shapes: Shapes, units: list[Unit]) -> list[list[Unit]]:
 
 def gathered(shapes: Shapes, zero: Zero, ranks: int, checkpointing: bool) -> Gathered:
     """See Gathered; nothing is gathered by one rank, nor below stage 3."""
+    held = dict.fromkeys(PHASES, 0)
     if zero.stage < 3 or ranks == 1:
-        return Gathered(0, 0, 0, 0, 0)
+        return Gathered(0, held, 0, 0)
     settings = zero.zero
     calls, forwards, persistent = course(shapes, int(settings.param_persistence_threshold), checkpointing)
+    calls, forwards = [Unit((), ()), *calls], forwards + 1  # the student itself: it owns none, but prefetches
     after = next_use(calls, int(settings.max_reuse_distance))
     size = {key: numel for unit in calls for key, numel in zip(unit.ids, unit.sizes, strict=True)}
     here: set[int] = set()
-    live = peak = largest = forward = backward = 0
-    ahead = 0
+    flats: list[Flat] = []
+    live = copied = forward = backward = ahead = 0
     for at, unit in enumerate(calls):
-        wanted = [key for key in unit.ids if key not in here]
+        before, behind = phases_of(at, forwards, len(calls))
+        wanted = {key for key in unit.ids if key not in here}
         ahead = max(ahead, at + 1)
         fetched = sum(size[key] for key in wanted)
-        here.update(wanted)
+        here |= wanted
+        flats.append(Flat(wanted, fetched))
+        for flat in flats:
+            if not flat.copied and flat.left & set(unit.ids):
+                flat.copied, copied = True, copied + flat.elements
+        held[before] = max(held[before], copied + sum(flat.elements for flat in flats))
+        for flat in flats:
+            flat.left -= set(unit.ids)
+        flats = [flat for flat in flats if flat.left]
         room = min(int(settings.max_live_parameters) - live - fetched, int(settings.prefetch_bucket_size))
-        bucket = 0
-        while ahead < len(calls) and bucket < room:
-            new = [key for key in calls[ahead].ids if key not in here]
-            here.update(new)
-            bucket += sum(size[key] for key in new)
+        bucket: set[int] = set()
+        total = 0
+        while ahead < len(calls) and total < room:
+            new = {key for key in calls[ahead].ids if key not in here}
+            here |= new
+            bucket |= new
+            total += sum(size[key] for key in new)
             ahead += 1
-        live += fetched + bucket
-        peak, largest = max(peak, live), max(largest, fetched, bucket)
+        if bucket:
+            flats.append(Flat(bucket, total))
+        held[behind] = max(held[behind], copied + sum(flat.elements for flat in flats))
+        live += fetched + total
         if at < forwards:
-            forward += fetched + bucket
+            forward += fetched + total
         else:
-            backward += fetched + bucket
+            backward += fetched + total
         for key in unit.ids:
             if not after[at] and not any(key in later.ids for later in calls[at + 1 : ahead]):
                 here.discard(key)
                 live -= size[key]
-    return Gathered(persistent, peak, largest, forward, backward)
+                copied -= size[key]
+    return Gathered(persistent, held, forward, backward)
+
+
+@dataclass
+class Flat:
+    """A buffer of what was gathered together. ``left``: what of it nothing has asked for yet."""
+
+    left: set[int]
+    elements: int
+    copied: bool = False
+
+
+def phases_of(at: int, forwards: int, calls: int) -> tuple[str, str]:
+    """Of the call ``at``: the phase while its parameters are fetched, and the one behind."""
+    if at < 2:
+        return "embedding", "embedding"
+    if at < forwards - 1:
+        return "forward", "forward"
+    if at <= forwards:  # the head, in forward and in backward, which are one (distill/loss.py)
+        return "head", "loss"
+    return ("layers", "layers") if at < calls - 1 else ("embeddings", "embeddings")
 
 
 def next_use(calls: list[Unit], distance: int) -> list[bool]:

@@ -69,7 +69,7 @@ def memory(shapes: Shapes, zero: Zero, ranks: int, activations: dict[str, int], 
         late = owned if zero.optimizer_at == "gpu" else 0.0  # made in backward, gone with the update
         updating += late
     for phase, name in PHASES.items():
-        parts = {"activations": float(activations[phase]), "gathered parameters": b * whole.peak,
+        parts = {"activations": float(activations[phase]), "gathered parameters": b * whole.held[phase],
                  "teacher's words": said}  # fmt: skip
         if phase == "loss":
             kept = activations["kept"]
@@ -81,7 +81,9 @@ def memory(shapes: Shapes, zero: Zero, ranks: int, activations: dict[str, int], 
         parts["own gradients"] = late * ((passes > 1) + {"layers": 1, "embeddings": 2}.get(phase, 0))
         found.passing[name] = parts
     found.passing["updating"] = {"float32 gradients and Adam": updating}
-    found.passing["gathering"] = {"gathered parameters": b * whole.peak, "once more": b * whole.fetch}
+    found.passing["embedding"] = {"gathered parameters": b * whole.held["embedding"]}
+    found.passing["gathering the head"] = {"activations": float(activations["kept"]), "teacher's words": said,
+                                           "gathered parameters": b * whole.held["head"]}  # fmt: skip
     if hearing:
         found.passing["hearing"] = {"encoder's activations": hearing, "own gradients": late if passes > 1 else 0.0}
     if teaching:

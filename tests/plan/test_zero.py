@@ -48,9 +48,10 @@ def test_partitions_are_those_of_the_zero_paper(shapes):
     assert third["optimizer"] == 12 * psi / ranks
     second = stands(shapes, zero(2))
     assert second.standing["parameters"] == 2 * psi and second.standing["optimizer"] == 12 * psi / ranks
-    assert second.passing["end of backward"]["own gradients"] == 2 * psi / ranks
+    assert second.passing["backward"]["own gradients"] == 2 * psi / ranks
+    assert second.passing["end of backward"]["own gradients"] == 2 * 2 * psi / ranks  # once more while it is copied
     first = stands(shapes, zero(1))
-    assert first.passing["end of backward"]["own gradients"] == 2 * psi
+    assert first.passing["backward"]["own gradients"] == 2 * psi
 
 
 def test_offload_moves_states_to_the_host(shapes):
@@ -68,8 +69,14 @@ def test_what_is_gathered_follows_the_settings(shapes):
     loose = gathered(shapes, zero(3, stage3_max_reuse_distance=10**11, stage3_prefetch_bucket_size=10**8,
                                   stage3_max_live_parameters=10**11), 8, True)  # fmt: skip
     large = shapes.trained - tight.persistent
-    assert tight.peak == shapes.body.get_input_embeddings().weight.numel()  # the largest module, alone
-    assert loose.peak == large and loose.forward == large and loose.backward == 0  # all of them stay to the end
+    largest = shapes.body.get_input_embeddings().weight.numel()
+    assert tight.held["loss"] == largest and tight.peak == 2 * largest  # alone, and twice while it is copied
+    assert large < loose.peak < 1.2 * large  # all of them stay to the end, and the last ones' buffer for a while
+    assert loose.forward == large and loose.backward == 0
+    whole = gathered(shapes, zero(3, stage3_max_reuse_distance=10**11, stage3_prefetch_bucket_size=10**11,
+                                  stage3_max_live_parameters=10**11), 8, True)  # fmt: skip
+    assert whole.held["embedding"] == whole.held["forward"] == 2 * large  # one buffer, till the last layer is reached
+    assert whole.held["loss"] == whole.held["layers"] == large
     assert tight.backward >= large and tight.forward > large  # the tied embedding is gathered twice
     assert gathered(shapes, zero(3), 1, True).peak == gathered(shapes, zero(2), 8, True).peak == 0
 
