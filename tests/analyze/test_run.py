@@ -14,7 +14,7 @@ from salad_ds.config import load_recipe
 from salad_ds.evaluate.run import evaluate_checkpoint
 from salad_ds.measure.run import measure_checkpoint
 from tests.train.conftest import decided_teacher, prepared  # noqa: F401
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 
 LAW = (0.13, 0.3, 0.5)
 """E, B at the unit below, β."""
@@ -162,7 +162,7 @@ def test_real_runs_that_are_too_few(prepared, decided_teacher, tmp_path):  # noq
     lengths = [(["stages.stage1.steps=5", "stages.stage1.probe_every=1"]), ["stages.stage1.steps=3"]]
     for place, own in zip(works, lengths, strict=True):
         shutil.copytree(load_recipe(prepared).path("."), place)
-        deepspeed(1, "salad_ds", "train", prepared, f"workdir={place}", *settings, *own)
+        forked(1, "salad_ds", "train", prepared, f"workdir={place}", *settings, *own, log=tmp_path / "log")
         recipe = load_recipe(prepared, [f"workdir={place}", *settings, *own])
         measure_checkpoint(recipe, "stage1")
         evaluate_checkpoint(recipe, "stage1")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.ds_configs.job import STEPS
 from tests.ds_configs.on_cpu import CUDA_ONLY, FILES, lacking, on_cpu
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 from tests.train.parity import plain
 
 pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(600)]
@@ -22,7 +22,7 @@ def told(tiny_llm_dir, tmp_path_factory) -> dict[str, dict]:
     (out / "nvme").mkdir()
     configs = {path.stem: on_cpu(path, out / "nvme", RANKS) for path in FILES if not lacking(path.stem)}
     (out / "configs.json").write_text(json.dumps(configs))
-    deepspeed(RANKS, "tests.ds_configs.job", tiny_llm_dir, out, timeout=500)
+    forked(RANKS, "tests.ds_configs.job", tiny_llm_dir, out, log=out / "log", timeout=500)
     return json.loads((out / "told.json").read_text())
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from tests.export.job import SITUATIONS
 from tests.model.listening import mimi_dir  # noqa: F401
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +30,5 @@ def checkpoints(tmp_path_factory, tiny_llm_dir, mimi_dir) -> Path:  # noqa: F811
     }
     path = directory / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    deepspeed(2, "tests.export.job", path, timeout=600)
+    forked(2, "tests.export.job", path, log=directory / "log", timeout=600)
     return path

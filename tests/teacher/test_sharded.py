@@ -12,7 +12,7 @@ from salad_ds.teacher.live import LiveTeacher
 from salad_ds.teacher.precompute import precompute
 from tests.teacher.job import GROUP_TOKENS, QUESTIONS
 from tests.teacher.test_precompute import files
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 
 
 def test_sharded_ranks_fill_the_same_store_and_answer_the_same(
@@ -27,7 +27,7 @@ def test_sharded_ranks_fill_the_same_store_and_answer_the_same(
     whole = files(tmp_path / "whole")
     assert len(whole) == 3
     job = {"stores": {"sharded": "sharded", "offloaded": "sharded_offload"}, "live": "sharded"}
-    said = deepspeed(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps(job))
+    said = forked(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps(job), log=tmp_path / "log")
     assert "7 of 7 texts computed" in said and "padding" in said
     assert files(tmp_path / "sharded") == whole == files(tmp_path / "offloaded")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from salad_ds.model.flops import numel, shape_of
-from tests.train.launch import deepspeed
+from tests.train.launch import forked
 from tests.train.parity import ROWS, batches, plain, rows_of, student
 
 pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(600)]
@@ -30,8 +30,8 @@ def records(tiny_untied_llm_dir, tmp_path_factory):
     for name, settings in ZERO.items():
         config = {"zero_optimization": settings, "zero_force_ds_cpu_optimizer": False, "steps_per_print": 10**9}
         (room / f"{name}.json").write_text(json.dumps(config))
-    deepspeed(2, "tests.train.norms_job", tiny_untied_llm_dir, room / "records.json",
-              *[room / f"{name}.json" for name in ZERO], timeout=540)  # fmt: skip
+    forked(2, "tests.train.norms_job", tiny_untied_llm_dir, room / "records.json",
+           *[room / f"{name}.json" for name in ZERO], log=room / "log", timeout=540)  # fmt: skip
     found = json.loads((room / "records.json").read_text())
     return {name: found[str(room / f"{name}.json")] for name in ZERO}
 
