@@ -47,12 +47,16 @@ REQUIRED = [
     "setuptools>=75",  # so does torch.utils.cpp_extension
     "packaging>=23",
 ]
+# What data_prep and synthesis need beside that.
+PREP = [
+    "onnxruntime>=1.19",  # runs the text-to-speech models
+    "av>=14",  # decodes g722, which libsndfile does not
+]
 # Models and corpora that stand in for a model hub; the packages that carry them: salad_ds/assets/requirements.txt
 DEMO = [
     "gguf>=0.17,<1",  # reads packaged:smollm2-135m
     "accelerate>=1",  # transformers wants it for GGUF
-    "onnxruntime>=1.19",  # runs the text-to-speech models
-    "av>=14",  # decodes the g722 files of packaged:asterisk
+    *PREP,
 ]
 # The loss kernels for GPUs. A CUDA build of torch on Linux brings it, at a version of its choice. On a CPU they are not
 # used, only tested: Triton can interpret them, and its package carries the assembler that compiles them.
@@ -94,7 +98,7 @@ setup(
     },
     install_requires=REQUIRED,
     extras_require={
-        "demo": DEMO, "gpu": GPU, "ctc": CTC, "eval": EVAL, "serve": SERVE, "test": TEST, "dev": DEV,
+        "demo": DEMO, "prep": PREP, "gpu": GPU, "ctc": CTC, "eval": EVAL, "serve": SERVE, "test": TEST, "dev": DEV,
         "s3": ["s3fs>=2024.6"], "gs": ["gcsfs>=2024.6"],  # shards in object stores
         "vllm": ["vllm>=0.33"],  # serves students (salad_ds/vllm_plugin); brings a CUDA build of torch of its choice
         "piper": ["piper-tts>=1.8,<2"],  # the synth engine 'piper': GPL-3, imported only if a recipe names it
