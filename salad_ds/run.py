@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import psutil
 
 from salad_ds.config import Recipe
-from salad_ds.environment import PARENT, free_port
-from salad_ds.errors import SaladError, Stopped
 from salad_ds.files import read_json, write_json
+from salad_ds.launch import launch
 from salad_ds.progress import clock
 from salad_ds.select.stages import stages_on_selection
-from salad_ds.train.stop import StopRequests
 
 IDLE = 5.0
 """Seconds: a station that was done before takes less."""
@@ -180,73 +173,6 @@ def launch_training(recipe: Recipe, recipe_path: str, overrides: list[str], stag
         return
     ranks = recipe.stages[stage].ranks
     launch(recipe, ranks, f"training of {stage}", "train", recipe_path, *overrides, "--stage", stage)
-
-
-def launch(recipe: Recipe, ranks: int, what: str, *arguments: str) -> None:
-    """``deepspeed --num_gpus RANKS --module salad_ds ARGUMENTS``; its output passes through.
-
-    Raises SaladError naming ``what`` when the job fails, Stopped when it or this process was told to stop.
-    """
-    launcher = Path(sys.executable).with_name("deepspeed")
-    if not launcher.is_file():
-        raise SaladError(
-            f"there is no deepspeed launcher beside {sys.executable}",
-            "install the package with its requirements: make setup",
-        )
-    command = [
-        sys.executable,
-        str(launcher),
-        "--hostfile",
-        os.devnull,  # a hostfile in DeepSpeed's default place must not take this run elsewhere
-        "--num_gpus",
-        str(ranks),
-        "--master_port",
-        str(free_port()),
-        "--log_level",
-        "error",
-        "--no_local_rank",
-        "--module",
-        "salad_ds",
-        *arguments,
-    ]
-    environment = dict(os.environ, PATH=f"{launcher.parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    environment[PARENT] = str(os.getpid())
-    import torch
-
-    if not torch.cuda.is_available():
-        environment["DS_ACCELERATOR"] = "cpu"
-    if recipe.threads:
-        environment["OMP_NUM_THREADS"] = str(recipe.threads)
-    with StopRequests() as stop:
-        job = subprocess.Popen(command, env=environment)
-        while (code := waited(job)) is None:
-            if stop.asked and not stop.agreed:
-                tell_ranks(job.pid)
-                stop.agreed = True
-    if stop.agreed or code == Stopped.code:
-        raise Stopped(f"{what} was told to stop", "the same command goes on where it stopped")
-    if code:
-        raise SaladError(
-            f"{what} ended with exit code {code}", "see its last lines above; the same command goes on where it stopped"
-        )
-
-
-def tell_ranks(launcher: int) -> None:
-    """SIGTERM to the ranks below a launcher, not to itself: they write a checkpoint and end, and it with them. Told
-    itself, it would end at once, and take what time they need from them."""
-    for process in psutil.Process(launcher).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            parent = process.parent()
-            if "RANK" in process.environ() and parent is not None and "RANK" not in parent.environ():
-                process.terminate()
-
-
-def waited(job: subprocess.Popen[bytes]) -> int | None:
-    """The exit code of ``job``, None if it does not end within half a second."""
-    try:
-        return job.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 class Journal:

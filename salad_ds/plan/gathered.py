@@ -4,8 +4,8 @@ The rules (deepspeed/runtime/zero/partitioned_param_coordinator.py): a module's 
 called, and up to ``stage3_prefetch_bucket_size`` elements of what comes next with it, unless
 ``stage3_max_live_parameters`` are there already; behind a module they are dropped unless they come again within
 ``stage3_max_reuse_distance`` elements. Parameters of at most ``stage3_param_persistence_threshold`` elements stay.
-What is gathered together arrives in one flat buffer and is copied out of it when the first of it is wanted; the buffer
-goes when the last of it has been (AllGatherCoalescedHandle in partition_parameters.py): until then all of it lies twice.
+What is gathered together arrives in one flat buffer, and is copied out of it when the first of it is wanted; the buffer
+goes when the last of it has been (partition_parameters.py, AllGatherCoalescedHandle): until then all of it lies twice.
 """
 
 from __future__ import annotations

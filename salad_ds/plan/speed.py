@@ -2,7 +2,8 @@
 
 MFU is the model FLOPs utilisation of PaLM (arXiv 2204.02311, appendix B): operations that the model *needs*, per
 second, over the accelerator's peak. What gradient checkpointing computes again is not needed, so that it is part of
-what keeps MFU low; what the encoder and a live teacher compute is needed, and counted.
+what keeps MFU low; what the encoder and a live teacher compute is needed, and counted. A run logs its MFU without these
+two (train/speed.py): its ``encoder_tflops`` over its ``tflops`` says how much higher the one to plan with is.
 """
 
 from __future__ import annotations

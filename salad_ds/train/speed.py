@@ -5,7 +5,7 @@ utilisation (MFU), from what each step saw and how long it took.
 precision of the step. A CPU's peak is measured when the stage begins (a matrix product on the threads of one rank); a
 GPU's is that of its data sheet, and one that is not known has no MFU, only ``tflops``. The frozen encoder's forward is
 counted apart, in ``encoder_tflops``: torch counts its operations in the stage's first micro-batch with sound, and they
-are taken to grow with the seconds heard.
+are taken to grow with the seconds heard. (The plan's MFU has it in, and a live teacher's: plan/speed.py.)
 """
 
 from __future__ import annotations
