@@ -20,7 +20,7 @@ QUICK = tests/docs $(addprefix tests/test_,$(addsuffix .py,cli completion config
 	tests/teacher/test_grid.py tests/train/test_schedule.py tests/train/test_guard.py tests/select/test_sample.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check coverage faults bench doctor lint types reference clean distclean
+.PHONY: help setup system demo test check coverage faults bench evidence doctor lint types reference clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,9 @@ bench: setup  ## the benchmarks, one page each in docs/bench (let nothing else r
 	$(VENV)/bin/python -m tests.bench.checkpoint
 	$(VENV)/bin/python -m tests.bench.memory
 	$(VENV)/bin/python -m tests.bench.scaling
+
+evidence: setup  ## the grids of experiments that are not run yet, and docs/evidence.md (hours; goes on where it stopped)
+	$(VENV)/bin/python -m salad_ds.evidence run all $(ARGS)
 
 doctor: setup  ## what this machine has and lacks
 	$(VENV)/bin/salad-ds doctor

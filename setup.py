@@ -88,8 +88,9 @@ setup(
         include=["salad_ds", "salad_ds.*", "data_prep", "ds_configs"], exclude=["*.__pycache__"]
     ),
     package_data={
-        "salad_ds": ["recipes/*.yaml", "assets/requirements.txt", "measure/*.css", "select/*.css", "select/*.js",
-                     "serve/static/*", "plan/*.yaml", "evaluate/*.yaml", "evaluate/tasks/*.yaml"],
+        "salad_ds": ["recipes/*.yaml", "recipes/evidence/*", "assets/requirements.txt", "measure/*.css",
+                     "select/*.css", "select/*.js", "serve/static/*", "plan/*.yaml", "evaluate/*.yaml",
+                     "evaluate/tasks/*.yaml"],
         "ds_configs": ["*.json"], "data_prep": ["README.md"],
     },  # fmt: skip
     entry_points={

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad_ds.audio import decode
 from salad_ds.config import DataConfig, Recipe
 from salad_ds.data import storage
 from salad_ds.data.collate import padded
 from salad_ds.data.features import FrameFormat, check_head, features_path, write_features
-from salad_ds.data.plan import recording
+from salad_ds.data.plan import recording, word_wave
 from salad_ds.data.rejections import Rejections, merge_tables, one_line, too_many
 from salad_ds.data.shards import ShardSet, rejection_lines
 from salad_ds.data.storage import Place
+from salad_ds.data.word_frames import WordFrames, word_sounds
 from salad_ds.errors import DataError, RecipeError
 from salad_ds.files import writing_alone
 from salad_ds.model.encoder import SpeechEncoder, build_encoder
@@ -76,9 +79,9 @@ def encode(recipe: Recipe, batch_seconds: float | None = None) -> EncodeReport:
     encoder or format (nothing is overwritten), and when more than ``data.max_bad_share`` of a shard's recordings cannot
     be encoded.
     """
-    if recipe.data.span_encoding != "slice":
+    if recipe.data.span_encoding == "separate":
         raise RecipeError("data.span_encoding is separate: spans are drawn anew in every epoch, so their own encodings "
-                          "cannot be kept", "set data.span_encoding=slice to train from cached frames")
+                          "cannot be kept", "set data.span_encoding=slice or =words to train from cached frames")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     with Ranks() as ranks, contextlib.ExitStack() as stack:
@@ -90,7 +93,7 @@ def encode(recipe: Recipe, batch_seconds: float | None = None) -> EncodeReport:
         corpora = [ShardSet.open(path) for path in paths]
         device = default_device(ranks.local)
         encoder = build_encoder(recipe.model.encoder).to(device)
-        form = FrameFormat.of(encoder, recipe.data.cache_dtype)
+        form = FrameFormat.of(encoder, recipe.data.cache_dtype, recipe.data.span_encoding)
         # One looks for all: file systems may show another rank another directory.
         todo = ranks.first(lambda: [(i, n) for i, shards in enumerate(corpora) for n in pending(shards, form)])
         mine = [(corpora[i], number) for i, number in todo[ranks.rank::ranks.size]]
@@ -144,21 +147,30 @@ def encode_shard(shards: ShardSet, number: int, encoder: SpeechEncoder, form: Fr
     samples = shards.samples_in(number)
     entries = [shards.entry(i) for i in samples]
     lengths, counts = [hearing.samples(0, entry.duration) for entry in entries], [0] * len(entries)
+    clips: list[list[int]] = [[] for _ in entries]  # samples of what is encoded by itself
     for place, entry in enumerate(entries):
         try:
-            counts[place] = hearing.frames(lengths[place])
+            clips[place] = [lengths[place]]
+            if data.span_encoding == "words":
+                clips[place] = WordFrames.of(shards.words(samples[place]) or [], entry.duration, hearing).samples
+            counts[place] = sum(map(hearing.frames, clips[place]))
         except DataError as error:
             rejections.add("too long for the encoder", entry.key, error.what)
 
-    def load(place: int) -> np.ndarray:
-        return recording(shards.read(samples[place]), entries[place].duration, hearing)
+    def load(place: int) -> list[np.ndarray]:
+        sample, duration = shards.read(samples[place]), entries[place].duration
+        if data.span_encoding == "slice":
+            return [recording(sample, duration, hearing)]
+        wave, rate = decode(sample.audio)  # type: ignore[arg-type]  # of speech
+        spans = word_sounds(shards.words(samples[place]) or [], duration)
+        return [word_wave(wave, rate, span, hearing) for span in spans]
 
-    batches = cut_up([place for place in range(len(entries)) if counts[place]], lengths,
-                     round(batch_seconds * hearing.sample_rate))
+    limit = round(batch_seconds * hearing.sample_rate)
+    batches = cut_up([place for place in range(len(entries)) if counts[place]], lengths, limit)
     keys = [entry.key for entry in entries]
     with (write_features(features_path(shards, number), form, shards.sha256(number), keys, counts) as put,
           ThreadPoolExecutor(max(data.workers, 1), "decode") as pool):
-        ahead: list[list[Future[np.ndarray]]] = [[pool.submit(load, place) for place in part] for part in batches[:1]]
+        ahead: list[list[Future[list[np.ndarray]]]] = [[pool.submit(load, one) for one in part] for part in batches[:1]]
         for i, part in enumerate(batches):
             ahead += [[pool.submit(load, place) for place in following] for following in batches[i + 1:i + 2]]
             waves, heard = [], []
@@ -168,16 +180,26 @@ def encode_shard(shards: ShardSet, number: int, encoder: SpeechEncoder, form: Fr
                     heard.append(place)
                 except DataError as error:
                     rejections.add(error.what.split(" (")[0], keys[place], error.what)
-            if waves:
-                frames = encoder.frames(padded(waves).to(device), [len(wave) for wave in waves]).cpu().numpy()
-                for place, row in zip(heard, frames, strict=True):
-                    put(place, row[:counts[place]])
+            frames = frames_of([wave for own in waves for wave in own], encoder, device, limit)
+            for place, own in zip(heard, waves, strict=True):
+                put(place, np.concatenate([next(frames) for _ in own]))
             done = round(sum(entries[place].duration for place in part))
             progress.update(done, f"{form.frame_bytes * hearing.frame_rate / 1000:.2f} kB per second")
         if too_many(rejections.count, len(entries), data.max_bad_share):
             raise DataError(f"{rejections.count} of {len(entries)} recordings of {shards.shards[number]} cannot be "
                             f"encoded: {one_line(rejections.table())}", "mend the shards, or raise data.max_bad_share")
     return rejections.table()
+
+
+def frames_of(waves: list[np.ndarray], encoder: SpeechEncoder, device: torch.device,
+              limit: int) -> Iterator[np.ndarray]:
+    """[F, W] frames of each wave, encoded by itself, in batches of at most ``limit`` samples."""
+    found: dict[int, np.ndarray] = {}
+    for part in cut_up(list(range(len(waves))), [len(wave) for wave in waves], limit):
+        lengths = [len(waves[i]) for i in part]
+        frames = encoder.frames(padded([waves[i] for i in part]).to(device), lengths).cpu().numpy()
+        found |= {i: row[: encoder.num_frames(n)] for i, row, n in zip(part, frames, lengths, strict=True)}
+    return (found[i] for i in range(len(waves)))
 
 
 def cut_up(places: list[int], lengths: list[int], limit: int) -> list[list[int]]:

@@ -40,7 +40,7 @@ def adopt_rank(variables: MutableMapping[str, str] = os.environ) -> None:
         if int(size) == 1:
             return
         beside = beside.replace("(", ",").split(",")[0]  # SLURM: 8(x2),4 for three machines; not told which is ours
-        variables |= dict(zip(OURS, (rank, local, size, beside), strict=True))
+        variables.update(zip(OURS, (rank, local, size, beside), strict=True))
         if launcher == "SLURM":
             variables.setdefault("MASTER_ADDR", first_host(variables.get("SLURM_STEP_NODELIST", "")))
             variables.setdefault("MASTER_PORT", str(20000 + int(variables.get("SLURM_JOB_ID", "0")) % 20000))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -60,7 +61,7 @@ def check_all(places: Mapping[str, Path | str], stream: TextIO | None, quiet: bo
 
         for name, place in places.items():
             before, row = progress.count, Checked(name)
-            for row in check_shards(name, place, settings, lambda fault, name=name: tell(name, fault)):
+            for row in check_shards(name, place, settings, partial(tell, name)):
                 of = f"{name}: {row.shards} of {row.total}" + (f", {row.counts.total()} faults" if row.counts else "")
                 progress.update(before + row.shards - progress.count, of)
             checked.append(row)
@@ -186,10 +187,10 @@ def table(checked: Iterable[Checked]) -> str:
         rows.append((row.name, *counts, str(row.counts.total()) if row.kind or row.counts else "", row.note))
     widths = [max(len(row[i]) for row in rows) for i in range(8)]
     lines = []
-    for row in rows:
+    for written in rows:
         cells = [
             cell.ljust(width) if i in (0, 1, 7) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            for i, (cell, width) in enumerate(zip(written, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip() + "\n")
     return "".join(lines)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def begin_worker() -> None:
         os.environ[name] = "1"
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="parent", daemon=True).start()
+        threading.Thread(target=end_after, args=(parent,), name="parent", daemon=True).start()
+
+
+def end_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)
 
 
 def new_pool(workers: int) -> ProcessPoolExecutor:

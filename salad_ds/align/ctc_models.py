@@ -68,7 +68,8 @@ class HfCtc:
 class MmsForcedAligner:
     """torchaudio.pipelines.MMS_FA (Pratap et al., arXiv 2305.13516): 1,100 languages in Latin letters."""
 
-    shift, boundary = 0.0, None
+    shift = 0.0
+    boundary: int | None = None
 
     def __init__(self, device: torch.device) -> None:
         from torchaudio.pipelines import MMS_FA

@@ -19,7 +19,7 @@ BOTH = ("log M", "F")
 SPECIFICATIONS = (("speech", BOTH[:1]), ("speech", BOTH[1:]), ("speech", BOTH),
                   ("text", BOTH[1:]), ("text", BOTH[:1]), ("text", BOTH))  # fmt: skip
 """(accuracy, predictors) in the order of the tables; logarithms are natural."""
-PAPER_LOO = {("speech", BOTH[:1]): 0.75, ("text", BOTH[1:]): 0.74}
+PAPER_LOO: dict[tuple[str, tuple[str, ...]], float] = {("speech", BOTH[:1]): 0.75, ("text", BOTH[1:]): 0.74}
 PAPER_PARTIAL = {("speech", "log M"): 0.56, ("text", "F"): 0.32}
 """SALAD (arXiv 2510.13632): leave-one-out R² of the single predictors, partial R² given the other."""
 
@@ -71,11 +71,12 @@ def laws(curves: Sequence[Curve], students: Sequence[Checkpoint]) -> list[Found]
     found = [law_of("training curve", one.label, (one.run.id,), one.items, one.data, one.m, one.errors, unfit(one))
              for one in curves]
     for group in groups(students):
-        columns = [np.array([getter(one) for one in group], float)
-                   for getter in (lambda one: one.targets, lambda one: one.m, error_of)]  # fmt: skip
+        data, m, errors = (np.array([getter(one) for one in group], float)
+                           for getter in (lambda one: one.targets, lambda one: one.m, error_of))  # fmt: skip
         label = f"{len(group)} runs such as {group[0].label}"
         ids = tuple(one.measured.id for one in group if one.measured is not None)
-        found.append(law_of("runs", label, ids, int(min(one.metric("items") for one in group)), *columns, ""))
+        found.append(law_of("runs", label, ids, int(min(one.metric("items") for one in group)), data, m,
+                            errors, ""))
     return found
 
 

@@ -79,7 +79,7 @@ class Checkpoint:
     @property
     def usable(self) -> bool:
         """Whether its M and F are those of a measurement that ended."""
-        return self.measured is not None and self.measured.finished and np.isfinite([self.m, self.f]).all()
+        return self.measured is not None and self.measured.finished and bool(np.isfinite([self.m, self.f]).all())
 
     @property
     def measured_on(self) -> str:
@@ -157,7 +157,8 @@ def checkpoints(runs: list[Tracked]) -> list[Checkpoint]:
             groups.setdefault((run.parent, name, run.tags.get("salad.student", "")), []).append(run)
     found = []
     for (_, name, student), own in groups.items():
-        measured = best([run for run in own if run.stage.startswith("measure-")], QUANTITIES[0])
+        measurements = [run for run in own if run.stage.startswith("measure-")]
+        measured = best(measurements, QUANTITIES[0]) if measurements else None
         trained = next((by_id.get(run.tags["lineage.from.student"]) for run in reversed(own)
                         if "lineage.from.student" in run.tags), None)  # fmt: skip
         if measured is None and trained is None and name != "init":
@@ -171,10 +172,9 @@ def checkpoints(runs: list[Tracked]) -> list[Checkpoint]:
     return found
 
 
-def best(runs: list[Tracked], metric: str) -> Tracked | None:
-    """Of runs in their order the newest that ended with ``metric``, else the newest that has it, else the newest."""
-    if not runs:
-        return None
+def best(runs: list[Tracked], metric: str) -> Tracked:
+    """Of runs (one at least) in their order the newest that ended with ``metric``, else the newest that has it, else
+    the newest."""
     having = [run for run in runs if metric in run.metrics]
     return ([run for run in having if run.finished] or having or runs)[-1]
 
@@ -185,9 +185,9 @@ def tasks_of(runs: list[Tracked]) -> list[str]:
 
 
 def answers(run: Tracked, task: str) -> Answers:
-    told = {name: run.metrics.get(f"evaluate.{task}.{name}", NAN) for name in ("text_accuracy", "speech_accuracy")}
-    counts = [int(run.metrics.get(f"evaluate.{task}.{name}", 0)) for name in ("items", "of")]
-    return Answers(*told.values(), *counts, run.inputs.get(f"evaluate.{task}", ""), run.finished)
+    text, speech = (run.metrics.get(f"evaluate.{task}.{name}", NAN) for name in ("text_accuracy", "speech_accuracy"))
+    items, of = (int(run.metrics.get(f"evaluate.{task}.{name}", 0)) for name in ("items", "of"))
+    return Answers(text, speech, items, of, run.inputs.get(f"evaluate.{task}", ""), run.finished)
 
 
 def earlier(run: Tracked, by_id: Mapping[str, Tracked]) -> Tracked | None:
@@ -217,10 +217,12 @@ def alike(run: Tracked | None, by_id: Mapping[str, Tracked]) -> str:
     not known."""
     if run is None:
         return ""
-    stages, at = [run.stage], run
+    stages = [run.stage]
     try:
-        while (at := earlier(at, by_id)) is not None:
-            stages.append(at.stage)
+        before = earlier(run, by_id)
+        while before is not None:
+            stages.append(before.stage)
+            before = earlier(before, by_id)
     except KeyError:
         return ""
     kept = {key: value for key, value in run.params.items()

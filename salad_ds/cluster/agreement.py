@@ -41,7 +41,8 @@ class Job:
 
     def of_ranks(self, *keys: str) -> dict[int, Any]:
         found = {}
-        for rank, value in enumerate(self.facts):
+        for rank, fact in enumerate(self.facts):
+            value: Any = fact
             for key in keys:
                 value = value.get(key)
             found[rank] = value
@@ -112,7 +113,7 @@ def code(job: Job) -> Iterator[Finding]:
         yield Finding(OK, "code", f"salad_ds {right} everywhere, {job.facts[0]['at']}")
         return
     files = job.of_hosts("files")
-    reference = next((files[rank] for rank in files if job.facts[rank]["code"] == right), {})
+    reference: dict[str, Any] = next((files[rank] for rank in files if job.facts[rank]["code"] == right), {})
     for on in others.values():
         theirs = job.facts[on[0]].get("files") or {}
         differ = [name for name in sorted({*theirs, *reference}) if theirs.get(name) != reference.get(name)]

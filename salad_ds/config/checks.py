@@ -26,7 +26,7 @@ CHOICES = (
     ("model", "attention", ["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flex_attention"]),
     ("model.encoder", "kind", ["mimi", "whisper", "hf"]),
     ("model.encoder", "features", ["latents", "codes"]),
-    ("data", "span_encoding", ["separate", "slice"]),
+    ("data", "span_encoding", ["separate", "slice", "words"]),
     ("data", "features", ["audio", "cache"]),
     ("data", "cache_dtype", ["float16", "float32"]),
     ("align", "engine", ["pocketsphinx", "ctc"]),
@@ -102,9 +102,9 @@ def check(recipe: Recipe, path: Path) -> None:
     encoder, data = recipe.model.encoder, recipe.data
     refuse(encoder.features == "codes" and encoder.kind != "mimi", "model.encoder.features",
            f"is codes, and {encoder.kind} has none", "set it to latents, or model.encoder.kind to mimi")  # fmt: skip
-    refuse(data.features == "cache" and data.span_encoding != "slice", "data.features",
+    refuse(data.features == "cache" and data.span_encoding == "separate", "data.features",
            "is cache, but data.span_encoding is separate: spans are drawn anew in every epoch, so their own encodings "
-           "cannot be kept", "set data.span_encoding=slice, or data.features=audio")  # fmt: skip
+           "cannot be kept", "set data.span_encoding=slice or =words, or data.features=audio")  # fmt: skip
     adapter = recipe.model.adapter
     refuse(adapter.width % adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
     refuse(adapter.heads % adapter.kv_heads != 0, "model.adapter.heads", "must be a multiple of kv_heads")

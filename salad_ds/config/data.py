@@ -83,10 +83,12 @@ class DataConfig:
     """How a speech span reaches the encoder. ``separate``: cut from the recording and encoded by itself, so that it
     holds nothing but its own sound. ``slice``: the recording is encoded once, whole, and the span takes its frames;
     they also tell of what was said before the span (causal encoders: mimi) or around it (whisper, hf), words that the
-    student is to predict among them, and the recording must be as short as the encoder hears (whisper: 30 s)."""
+    student is to predict among them, and the recording must be as short as the encoder hears (whisper: 30 s).
+    ``words``: each word is cut and encoded by itself, and a span is the frames of its words: they tell of nothing else,
+    and can be cached. What comes whole (``generate``, ``serve``, ``evaluate``) is another thing to such a student."""
     features: str = "audio"
     """``audio``: sound is decoded and encoded in every step. ``cache``: frames are read from the sidecars that
-    ``salad-ds encode`` writes; needs ``span_encoding: slice``."""
+    ``salad-ds encode`` writes; needs ``span_encoding: slice`` or ``words``."""
     cache_dtype: str = "float16"
     """Of cached frames: ``float16`` or ``float32``, which trains as from audio to the last digits. Codes have their
     own."""

@@ -18,14 +18,17 @@ from salad_ds.data.interleave import Piece
 @dataclass
 class Sequence:
     """One utterance or text, ready for the model. ``ids``: the whole text with its start token. ``pieces`` cover a
-    prefix of ``ids``, text piece ``[0, …)`` first. The speech pieces, in order, come in one of three ways:
+    prefix of ``ids``, text piece ``[0, …)`` first. The speech pieces, in order, come in one of four ways:
 
     - encoded separately: ``waves[i]``, float32 samples at the encoder's rate, is the sound of the i-th of them;
     - as slices: ``waves`` is the one whole recording, ``slices[i]`` (int64) the numbers of the i-th one's frames in its
       encoding;
-    - from the cache: ``frames[i]`` [F, W] are those frames as the cache keeps them, and there is no wave.
+    - word by word: ``waves`` are words, ``clips[i]`` (int64) says of each frame of the i-th one which of them it is of,
+      ``slices[i]`` its number there;
+    - from the cache: ``frames[i]`` [F, W] are the frames of either as the cache keeps them, and there is no wave.
 
-    ``samples``: length of the whole recording, where there are ``slices``. Plain numpy: cheap to send elsewhere.
+    ``samples``: length of the whole recording, or of each word, where there are ``slices``. Plain numpy: cheap to send
+    elsewhere.
     """
 
     key: str
@@ -34,7 +37,8 @@ class Sequence:
     waves: list[np.ndarray] = field(default_factory=list)
     slices: list[np.ndarray] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
-    samples: int = 0
+    samples: list[int] = field(default_factory=list)
+    clips: list[np.ndarray] = field(default_factory=list)
 
     @property
     def positions(self) -> int:
@@ -70,7 +74,7 @@ class MicroBatch:
     used_positions: int
     """Positions that hold a token or speech; the rest is padding."""
     clips: Tensor | None = None
-    """[S] int64, where spans are slices: the clip that span s is a slice of."""
+    """[S] int64, where spans are slices: the clip that span s is a slice of; [S, F], word by word: of each frame."""
     slices: Tensor | None = None
     """[S, F] int64, where spans are slices: the frames of its clip that a span takes; -1 behind its own."""
     features: Tensor | None = None
@@ -110,6 +114,7 @@ def collate(
     position_ids = torch.zeros((len(rows), width), dtype=torch.long)
     waves: list[np.ndarray] = []
     clips: list[int] = []
+    worded: list[np.ndarray] = []
     slices: list[np.ndarray] = []
     frames: list[np.ndarray] = []
     speech_lengths: list[int] = []
@@ -131,6 +136,7 @@ def collate(
                 frames += sequence.frames
             else:
                 clips += [len(waves)] * len(sequence.slices)
+                worded += [own + len(waves) for own in sequence.clips]
                 slices += sequence.slices
                 waves += sequence.waves
             for piece in sequence.pieces:
@@ -173,7 +179,7 @@ def collate(
         texts,
         keys,
         used,
-        torch.tensor(clips) if slices else None,
+        padded(worded) if worded else torch.tensor(clips) if slices else None,
         padded(slices, -1) if slices else None,
         padded(frames, 0 if frames[0].dtype.kind == "f" else -1) if frames else None,
         pairs,

@@ -2,14 +2,15 @@
 
 The encoder is frozen, so what it says about a recording is the same in every epoch and for every student: ``salad-ds
 encode`` writes it once, and training reads the frames of its spans instead of decoding, resampling and encoding sound.
-A sidecar holds the frames of *whole* recordings, of which a span is a slice (``data.span_encoding=slice``): spans are
-drawn anew in every epoch, so frames of spans that are encoded by themselves cannot be kept.
+A sidecar holds the frames of *whole* recordings, of which a span is a slice (``data.span_encoding=slice``), or of their
+words, each encoded by itself (``words``): spans are drawn anew in every epoch, so frames of spans that are encoded by
+themselves cannot be kept.
 
 Tensors: ``starts`` [n + 1] int64 (rows of ``frames``), ``counts`` [n] int64 (frames of each sample; 0 where it could
 not be encoded), ``frames`` [rows, W] float16 or float32, or [rows, bytes] uint8 for codes, packed; ``keys`` uint8 (the
 samples' keys, each on a line). Header metadata: one entry ``salad_ds``, JSON with schema, the shard's SHA-256, the
-encoder's identity, the encoding (``slice``), dtype and width, the SHA-256 of the tensors and a digest of the JSON
-itself.
+encoder's identity, the encoding (``slice``, ``words``), dtype and width, the SHA-256 of the tensors and a digest of the
+JSON itself.
 
 Size per second of speech: Whisper base in float16 51 kB, in float32 102 kB; Mimi's latents 13 and 26 kB, its codes
 (32 of 11 bits per frame) 0.55 kB.
@@ -56,19 +57,21 @@ class Encoder(Protocol):
 @dataclass(frozen=True)
 class FrameFormat:
     """What a sidecar holds. ``encoder``: the identity of the one whose frames they are. ``dtype``: ``float16``,
-    ``float32`` or ``codes``. ``width``: features, or codes, per frame. ``bits``: of a code."""
+    ``float32`` or ``codes``. ``width``: features, or codes, per frame. ``bits``: of a code. ``encoding``: ``slice``,
+    whole recordings, or ``words``, one word behind the other, each encoded by itself."""
 
     encoder: str
     dtype: str
     width: int
     bits: int = 0
+    encoding: str = "slice"
 
     @classmethod
-    def of(cls, encoder: Encoder, dtype: str) -> FrameFormat:
+    def of(cls, encoder: Encoder, dtype: str, encoding: str = "slice") -> FrameFormat:
         """``dtype``: ``data.cache_dtype``; codes are kept as they are. Reads the encoder's weights, to name it."""
         if encoder.codebooks:
-            return cls(encoder.identity(), "codes", encoder.codebooks, encoder.code_bits)
-        return cls(encoder.identity(), dtype, encoder.hidden_size)
+            return cls(encoder.identity(), "codes", encoder.codebooks, encoder.code_bits, encoding)
+        return cls(encoder.identity(), dtype, encoder.hidden_size, encoding=encoding)
 
     @property
     def kept(self) -> np.dtype:
@@ -115,12 +118,12 @@ class FrameFormat:
         return np.zeros((frames, self.width), self.kept)
 
     def header(self, shard_sha256: str) -> dict[str, Any]:
-        return {"schema": SCHEMA, "shard_sha256": shard_sha256, "encoding": "slice", **vars(self)}
+        return {"schema": SCHEMA, "shard_sha256": shard_sha256, **vars(self)}
 
 
 def wanted_format(encoder: Encoder, data: DataConfig) -> FrameFormat | None:
     """What sidecars must hold for this encoder and these settings; None where features come from audio."""
-    return FrameFormat.of(encoder, data.cache_dtype) if data.features == "cache" else None
+    return FrameFormat.of(encoder, data.cache_dtype, data.span_encoding) if data.features == "cache" else None
 
 
 def features_path(shards: ShardSet, number: int) -> Path:
@@ -266,7 +269,7 @@ def open_features(path: Path) -> Sidecar:
     """Map a sidecar. Its structure is checked here, its checksum by ``verify``. Raises DataError naming it."""
     told, tensors, begin = read_head(path)
     try:
-        form = FrameFormat(told["encoder"], told["dtype"], told["width"], told["bits"])
+        form = FrameFormat(told["encoder"], told["dtype"], told["width"], told["bits"], told["encoding"])
         body = np.memmap(path, np.uint8, "r", begin) if path.stat().st_size > begin else np.zeros(0, np.uint8)
         kinds = {"starts": np.int64, "counts": np.int64, "frames": form.kept, "keys": np.uint8}
         views = {name: body[slice(*tensors[name]["data_offsets"])].view(kind).reshape(tensors[name]["shape"])

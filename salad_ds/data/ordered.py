@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from salad_ds.pool import new_pool, one_at_a_time, submit
 
@@ -40,7 +40,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
             yield item, None if ready(item) else work(item)
         return
     with Pool(work, workers) as pool:
-        under_way: deque[tuple[Item, Future[Result] | None]] = deque()
+        under_way: deque[tuple[Item, Future[Result | None] | None]] = deque()
         for item in items:
             under_way.append((item, None if ready(item) else pool.submit(item)))
             while under_way and (len(under_way) > AHEAD * workers or is_done(under_way[0][1])):
@@ -49,27 +49,27 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
             yield pool.take(under_way)
 
 
-def is_done(future: Future[Result] | None) -> bool:
+def is_done(future: Future[Result | None] | None) -> bool:
     return future is None or future.done()
 
 
-class Pool:
+class Pool(Generic[Item, Result]):
     """Processes that are started again when one of them has died."""
 
     def __init__(self, work: Callable[[Item], Result], workers: int) -> None:
         self.work, self.workers = work, workers
         self.pool: ProcessPoolExecutor = new_pool(workers)
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Pool[Item, Result]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def submit(self, item: Item) -> Future[Result]:
+    def submit(self, item: Item) -> Future[Result | None]:
         return submit(self.pool, self.work, item)
 
-    def take(self, under_way: deque[tuple[Item, Future[Result] | None]]) -> tuple[Item, Result | None]:
+    def take(self, under_way: deque[tuple[Item, Future[Result | None] | None]]) -> tuple[Item, Result | None]:
         """The first one, waited for."""
         item, future = under_way[0]
         if future is not None and isinstance(future.exception(), BrokenProcessPool):
@@ -78,13 +78,13 @@ class Pool:
         under_way.popleft()
         return item, None if future is None else future.result()
 
-    def try_again(self, under_way: deque[tuple[Item, Future[Result] | None]]) -> None:
+    def try_again(self, under_way: deque[tuple[Item, Future[Result | None] | None]]) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
         lost = [place for place, (_, future) in enumerate(under_way)
                 if future is not None and (future.cancelled() or not future.done() or future.exception() is not None)]
         again = one_at_a_time(self.work, [under_way[place][0] for place in lost])
         for place, (item, result) in zip(lost, again, strict=True):
-            future = Future()
-            future.set_result(result)
-            under_way[place] = (item, future)
+            done: Future[Result | None] = Future()
+            done.set_result(result)
+            under_way[place] = (item, done)
         self.pool = new_pool(self.workers)

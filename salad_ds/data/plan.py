@@ -3,8 +3,9 @@
 Planning needs text and word times only: it decides which words are heard and how many positions the sample fills.
 Loading adds what is heard, in the way that ``data.span_encoding`` and ``data.features`` ask for: the sound of each
 span, cut from the recording and resampled to the encoder's rate (separate); the whole recording and the numbers of the
-frames that each span takes of its encoding (slice); or those frames themselves, from the sidecar that ``salad-ds
-encode`` wrote (cache). Both are pure functions of (source, epoch, index, seed).
+frames that each span takes of its encoding (slice); the sound of each word that is heard (words); or those frames
+themselves, from the sidecar that ``salad-ds encode`` wrote (cache). Both are pure functions of (source, epoch, index,
+seed).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -28,6 +30,7 @@ from salad_ds.data.interleave import Piece, cuts_of, fit, interleave, speech_end
 from salad_ds.data.order import stable_seed
 from salad_ds.data.samples import SLACK
 from salad_ds.data.shards import Sample, ShardSet
+from salad_ds.data.word_frames import WordFrames, word_sounds
 from salad_ds.errors import DataError
 from salad_ds.hearing import Hearing
 from salad_ds.text import start_token, tokenize
@@ -179,7 +182,7 @@ class Planner:
             raise DataError("has no word times")
         rng = np.random.default_rng(stable_seed(seed, "interleave", source, epoch, index))
         duration = shards.entry(index).duration
-        whole = self._whole(source, index) if self.data.span_encoding == "slice" else None
+        whole = self._whole(source, index) if self.data.span_encoding != "separate" else None
         starts, ends = [word.start for word in words], [word.end for word in words]
         pieces = [Piece(False, 0, 1, 1)]
         for span in interleave(text.n_words, rng, self.data.text_words, self.data.speech_words, cuts_of(text)):
@@ -200,18 +203,24 @@ class Planner:
         except DataError:  # the index itself is damaged
             return f"{self.sources[source].path}[{index}]"
 
-    def _whole(self, source: int, index: int) -> int:
-        """Frames of the whole recording. Raises DataError where the encoder cannot hear it, or the cache lacks it."""
-        hearing, cache = self.hearing, self.caches[source]
-        frames = hearing.frames(hearing.samples(0, self.shards[source].entry(index).duration))
+    def _whole(self, source: int, index: int) -> int | WordFrames:
+        """Frames of the whole recording, or of its words. Raises DataError where the encoder cannot hear it, or the
+        cache lacks it."""
+        hearing, cache, shards = self.hearing, self.caches[source], self.shards[source]
+        duration, frames = shards.entry(index).duration, WordFrames([], [], [0])
+        if words := self.data.span_encoding == "words":
+            frames = WordFrames.of(shards.words(index) or [], duration, hearing)
+        count = frames.frames if words else hearing.frames(hearing.samples(0, duration))
         if cache is not None:
-            cache.require(index, frames)
-        return frames
+            cache.require(index, count)
+        return frames if words else count
 
-    def _taken(self, start: float, end: float, whole: int | None) -> range:
-        """The frames of a span: of its own encoding, or (``whole`` frames) of the recording's."""
+    def _taken(self, start: float, end: float, whole: int | WordFrames | None) -> range:
+        """The frames of a span: of its own encoding, or (``whole`` frames) of the recording's, or of its words'."""
         if whole is None:
             return range(self.hearing.frames(self.hearing.samples(start, end)))
+        if isinstance(whole, WordFrames):
+            return whole.taken(start, end)
         return range(*self.hearing.slice(start, end, whole))
 
     def load(self, plan: Plan) -> Sequence | None:
@@ -220,7 +229,7 @@ class Planner:
         if not spoken:
             return sequence
         try:
-            if self.data.span_encoding == "slice":
+            if self.data.span_encoding != "separate":
                 return self._sliced(sequence, plan, spoken)
             audio = self.shards[plan.source].read(plan.index).audio
             parts, rate = decode_spans(audio, [(piece.start, piece.end) for piece in spoken])
@@ -239,15 +248,37 @@ class Planner:
         shards, cache = self.shards[plan.source], self.caches[plan.source]
         duration, whole = shards.entry(plan.index).duration, self._whole(plan.source, plan.index)
         taken = [self._taken(piece.start, piece.end, whole) for piece in spoken]
-        sequence = replace(sequence, slices=[np.arange(span.start, span.stop) for span in taken],
-                           samples=self.hearing.samples(0, duration))  # fmt: skip
+        if isinstance(whole, WordFrames):
+            heard = [whole.within(piece.start, piece.end) for piece in spoken]
+            sequence = replace(sequence, **of_words(whole, heard))
+        else:
+            sequence = replace(sequence, slices=[np.arange(span.start, span.stop) for span in taken],
+                               samples=[self.hearing.samples(0, duration)])  # fmt: skip
         if cache is not None:
             return replace(sequence, frames=[cache.read(plan.index, span.start, span.stop) for span in taken])
+        if isinstance(whole, WordFrames):
+            wave, rate = decode(shards.read(plan.index).audio)
+            sounds = word_sounds(shards.words(plan.index) or [], duration)
+            return replace(sequence, waves=[word_wave(wave, rate, sounds[i], self.hearing) for i in chain(*heard)])
         return replace(sequence, waves=[recording(shards.read(plan.index), duration, self.hearing)])
 
     def dummy(self) -> np.ndarray:
         """What a micro-batch without speech is given to hear: a silent clip, or a cached frame, of one frame."""
         return np.zeros(self.hearing.shortest, np.float32) if self.cached is None else self.cached.silence(1)
+
+
+def of_words(whole: WordFrames, heard: list[range]) -> dict[str, Any]:
+    """``slices``, ``clips`` and ``samples`` of a Sequence whose spans are the words ``heard``."""
+    frames = [[whole.edges[i + 1] - whole.edges[i] for i in words] for words in heard]
+    begins = np.cumsum([0, *map(len, heard[:-1])])
+    return {"slices": [np.concatenate([np.arange(n) for n in own]) for own in frames],
+            "clips": [np.repeat(np.arange(len(own)) + begin, own) for begin, own in zip(begins, frames, strict=True)],
+            "samples": [whole.samples[i] for i in chain(*heard)]}  # fmt: skip
+
+
+def word_wave(wave: np.ndarray, rate: int, span: tuple[float, float], hearing: Hearing) -> np.ndarray:
+    """A word of a recording at the encoder's rate."""
+    return sound(cut(wave, rate, *span), rate, hearing.samples(*span), hearing)
 
 
 def recording(sample: Sample, duration: float, hearing: Hearing) -> np.ndarray:

@@ -123,17 +123,19 @@ def describe(walk: Walk, key: str, files: Files) -> tuple[dict[str, Any], dict[s
         raise DataError("no JSON")
     audio = next(((*files[ending][:2], ending) for ending in files if is_audio(ending)), None)
     meta = parse_meta(files["json"][2], key)
-    duration = meta.get("duration")
+    told, duration = meta.get("duration"), 0.0
     if audio is not None and not audio[1]:
         raise DataError("audio of zero bytes")
-    if audio is not None and not (isinstance(duration, (int, float)) and 0 < duration < LONGEST_SOUND):
+    if audio is not None and isinstance(told, (int, float)) and 0 < told < LONGEST_SOUND:
+        duration = float(told)
+    elif audio is not None:
         try:
             walk.seek(audio[0])
             duration = probe(walk.read(audio[1]))[0]
         except DataError:
             raise DataError("audio does not decode") from None
     row = {"key": key, "json": list(files["json"][:2]), "audio": list(audio) if audio else None,
-           "duration": round(float(duration), 6) if audio else 0.0, "n_words": count_words(meta["text"])}
+           "duration": round(duration, 6), "n_words": count_words(meta["text"])}
     return row, meta
 
 

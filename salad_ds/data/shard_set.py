@@ -271,9 +271,9 @@ def read_manifest(directory: Place, settings: StorageConfig | None = None) -> di
             from None
     except Missing:
         names = storage.names_in(directory, settings)
-    path = storage.local(directory)
-    if path is not None:
-        refuse_unfinished(path)
+    here = storage.local(directory)
+    if here is not None:
+        refuse_unfinished(here)
     if "writing.json" in names:
         raise DataError(f"{storage.shown(directory)} is half written", "run its stage again; it goes on from there")
     tars = sorted(name for name in names if name.endswith(".tar"))

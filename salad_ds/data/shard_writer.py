@@ -144,9 +144,9 @@ class ShardWriter:
         if self._open is not None:
             self._finish_shard()
         rejected, left_out = self.rejections.table(), self.left_out.table()
-        manifest = {"schema": SCHEMA, "kind": self.kind, "source": self.source, "shards": self.shards,
-                    "samples": self.samples, "seconds": self.seconds, "rejected": rejected, "left_out": left_out,
-                    "made_from": self.made_from}
+        manifest: dict[str, Any] = {
+            "schema": SCHEMA, "kind": self.kind, "source": self.source, "shards": self.shards, "samples": self.samples,
+            "seconds": self.seconds, "rejected": rejected, "left_out": left_out, "made_from": self.made_from}
         check_share(self.source, rejected, left_out, self.samples, self.max_bad_share, self.part.whole)
         if not self.part.whole:
             manifest["part"] = [self.part.number, self.part.of]
@@ -265,14 +265,14 @@ class ShardWriter:
         assert self._open is not None
         self._open.close()
         sha256 = sha256_file(self._path)
-        index_path(self._path).unlink(missing_ok=True)
+        Path(index_path(self._path)).unlink(missing_ok=True)
         index = write_index(self._path, sha256)
         if [row["key"] for row in index["samples"]] != self._keys:
             raise DataError(f"{self._path} does not read back ({one_line(index['rejected'])})", "mend these samples")
         if self.words_engine is not None and self._words:  # without any, the shard is there to be aligned
             write_words(self._path, self.words_engine, self._words, settings=self.words_settings, shard_sha256=sha256)
         else:
-            words_path(self._path).unlink(missing_ok=True)
+            Path(words_path(self._path)).unlink(missing_ok=True)
         self.shards.append({"name": self._path.name, "samples": len(self._keys), "seconds": round(self._seconds, 3),
                             "bytes": self._path.stat().st_size, "sha256": sha256})
         self._reset_shard()

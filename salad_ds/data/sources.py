@@ -26,8 +26,10 @@ BLOCK = 8 << 20
 class Source(Protocol):
     """An open file. ``read`` gives exactly ``size`` bytes from ``offset``; any thread may call it."""
 
-    place: Place
     block: int
+
+    @property
+    def place(self) -> Place: ...
 
     def size(self) -> int: ...
 

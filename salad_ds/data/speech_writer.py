@@ -57,7 +57,7 @@ def write_utterances(writer: ShardWriter, units: Iterable[Unit], join_seconds: f
         if most == 0:
             return
         todo = tasks(writer, units, join_seconds)
-        for item, made in in_order(make, todo, workers, min(own_cores(), MOST_WORKERS), is_ready):
+        for item, made in in_order(make_task, todo, workers, min(own_cores(), MOST_WORKERS), is_ready):
             if isinstance(item, Refused):
                 refuse(writer, item)
                 progress.update(item.utterances)
@@ -93,6 +93,12 @@ def tasks(writer: ShardWriter, units: Iterable[Unit], join_seconds: float) -> It
 
 def is_ready(item: Task | Refused) -> bool:
     return isinstance(item, Refused) or item.kept
+
+
+def make_task(item: Task | Refused) -> Made:
+    """``make``, in a worker, of what is not ready."""
+    assert isinstance(item, Task)
+    return make(item)
 
 
 def refuse(writer: ShardWriter, refused: Refused) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -20,6 +20,12 @@ from salad_ds.data.lanes import Course, LaneState
 from salad_ds.data.plan import Planner
 from salad_ds.data.workers import Here, Workers
 from salad_ds.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Tensors = TypeVar("Tensors", bound="DataclassInstance")
+"""A micro-batch, or targets."""
 
 
 @dataclass
@@ -171,7 +177,8 @@ class Ready:
             self.changed.notify_all()
 
 
-def pinned(batch: MicroBatch) -> MicroBatch:
-    """The batch in page-locked memory, from which a copy to the device does not wait for the host."""
-    tensors = {name: value.pin_memory() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+def pinned(batch: Tensors) -> Tensors:
+    """The same in page-locked memory, from which a copy to the device does not wait for the host."""
+    tensors: dict[str, Any] = {name: value.pin_memory() for name, value in vars(batch).items()
+                               if isinstance(value, torch.Tensor)}  # fmt: skip
     return replace(batch, **tensors)

@@ -177,8 +177,10 @@ def make(task: Task) -> Made:
     if len(parts) == 1 and parts[0].as_it_is:
         make_of_file(task.key, parts[0], made)
         return made
-    waves, rows, rate, place = [], [], 0, 0
+    waves: list[np.ndarray] = []
+    rows, rate, place = [], 0, 0
     used: list[Utterance] = []
+    begins: list[float] = []
     for part in parts:
         try:
             wave, own_rate = part.decoded()
@@ -193,7 +195,8 @@ def make(task: Task) -> Made:
             silence = np.zeros(round(PAUSE * rate), np.float32)
             waves.append(silence)
             place += len(silence)
-        rows.append([part.id, round(place / rate, 4), round((place + len(wave)) / rate, 4), part.text])
+        begins.append(round(place / rate, 4))
+        rows.append([part.id, begins[-1], round((place + len(wave)) / rate, 4), part.text])
         waves.append(wave)
         place += len(wave)
         used.append(part)
@@ -208,7 +211,8 @@ def make(task: Task) -> Made:
         return made
     made.sample = Sample(task.key, describe(used, task.key, len(wave) / rate, rate) | extra, audio, "flac")
     if all(part.words is not None for part in used):
-        made.words = [word for part, row in zip(used, rows, strict=True) for word in shifted(part.words or (), row[1])]
+        made.words = [word for part, begin in zip(used, begins, strict=True)
+                      for word in shifted(part.words or (), begin)]
     return made
 
 

@@ -207,7 +207,9 @@ def send(pipe: int, value: Any) -> None:
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     raws = [buffer.raw() for buffer in buffers]
     sizes = [len(raw) for raw in raws]
-    for part in (struct.pack("<QQ", len(head), len(sizes)), struct.pack(f"<{len(sizes)}Q", *sizes), head, *raws):
+    counts = struct.pack("<QQ", len(head), len(sizes)), struct.pack(f"<{len(sizes)}Q", *sizes)
+    parts: list[bytes | memoryview] = [*counts, head, *raws]
+    for part in parts:
         rest = memoryview(part)
         while len(rest):
             rest = rest[os.write(pipe, rest) :]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from salad_ds.distill import accepted, products
 from salad_ds.distill import backend as backends
@@ -124,9 +124,19 @@ class _Call:
     rows: RowBackend
 
 
+class _Context(FunctionCtx):
+    """What torch hands to both passes: ``replay`` and ``dtype`` are what forward leaves for backward, the rest is
+    torch's own."""
+
+    replay: tuple[Targets | None, Tensor | None, _Call] | None
+    dtype: torch.dtype
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor | None, ...]
+
+
 class _FusedLinearDistill(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None,  # type: ignore[override]
+    def forward(ctx: _Context, hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Tensor | None,
                 call: _Call) -> tuple[Tensor, ...]:
         need_x, need_w = (needed and call.learning for needed in ctx.needs_input_grad[:2])
         per_row = call.reduction == "none"
@@ -138,7 +148,8 @@ class _FusedLinearDistill(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             losses, dx, dw = _chunks(hidden, weight, targets, labels, call, wanted, scale, None)
         ctx.dtype = hidden.dtype
-        ctx.save_for_backward(*((dx, dw) if ctx.replay is None else (hidden, weight)))
+        kept = (dx, dw) if ctx.replay is None else (hidden, weight)
+        ctx.save_for_backward(*kept)  # type: ignore[arg-type]  # None will do as well
         alpha = call.settings.alpha
         shares = [share * part for share, part in ((alpha, losses.kl), (1 - alpha, losses.nll)) if share]
         loss = shares[0] if len(shares) == 1 else shares[0] + shares[1]
@@ -148,10 +159,11 @@ class _FusedLinearDistill(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream: Tensor, *_: Tensor):  # type: ignore[override]
+    def backward(ctx: _Context, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.replay is not None:
             hidden, weight = ctx.saved_tensors
             targets, labels, call = ctx.replay
+            assert hidden is not None and weight is not None
             with torch.autocast(hidden.device.type, enabled=False):
                 _, dx, dw = _chunks(hidden, weight, targets, labels, call, ctx.needs_input_grad[:2], 1.0, upstream)
             return dx, dw, None, None, None
@@ -174,8 +186,8 @@ def _chunks(hidden: Tensor, weight: Tensor, targets: Targets | None, labels: Ten
     exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     given = exact if hidden.dtype == torch.float16 else hidden.dtype
     index, need_x, need_w = call.index, *wanted
-    h, y, by_row = (value if value is None or index is None else value[index] for value in (hidden, labels, row_weight))
-    h = h.contiguous()
+    h = (hidden if index is None else hidden[index]).contiguous()
+    y, by_row = (value if value is None or index is None else value[index] for value in (labels, row_weight))
     live, counted = weight[: call.vocabulary], len(h)
     losses = RowLosses(*(torch.zeros(counted, dtype=exact, device=h.device) for _ in RowLosses._fields))
     dx = torch.empty_like(h, dtype=given) if need_x else None
@@ -223,8 +235,9 @@ class _TeacherRows:
         if self.targets is None:
             return None
         part = self.targets.rows(rows if self.index is None else self.index[rows])
-        if self.logits is None:
+        if isinstance(part, SparseTargets | GhostTargets):
             return part
+        assert self.logits is not None
         logits = self.logits[: rows.stop - rows.start]
         if isinstance(part, HiddenTargets):
             products.project(part.hidden.contiguous(), part.head[: self.vocabulary], logits)

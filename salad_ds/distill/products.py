@@ -11,6 +11,7 @@ Shape letters: C rows of a chunk, V vocabulary, H width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def by_weight(gradient: Tensor, hidden: Tensor, dw: Tensor, first: bool, scale: 
         _in_blocks(dw, first, lambda rows: torch.mm(turned[rows], hidden).to(dw.dtype).mul_(scale))
 
 
-def _in_blocks(dw: Tensor, first: bool, product) -> None:
+def _in_blocks(dw: Tensor, first: bool, product: Callable[[slice], Tensor]) -> None:
     for start in range(0, len(dw), BLOCK):
         rows = slice(start, start + BLOCK)
         if first:
@@ -78,7 +79,7 @@ def _accumulates(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def _with_onednn(like: Tensor) -> bool:
-    return like.device.type == "cpu" and like.dtype == torch.float32 and torch.backends.mkldnn.enabled \
+    return like.device.type == "cpu" and like.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) \
         and onednn_is_faster()
 
 

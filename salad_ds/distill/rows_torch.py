@@ -62,7 +62,8 @@ class _Scratch:
     """Named buffers of one block's size, made when first asked for and used again for every block."""
 
     def __init__(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.shape, self.dtype, self.device, self.held = (rows, width), dtype, device, {}
+        self.shape, self.dtype, self.device = (rows, width), dtype, device
+        self.held: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like: Tensor) -> Tensor:
         """A copy of ``like``, in the exact dtype."""
@@ -126,7 +127,7 @@ def _sparse(z: Tensor, teacher: SparseTargets | None, labels: Tensor | None, set
     below = z.amax(-1).log()  # log p of the most likely token
     nll = None if at_labels is None else (top - at_labels) - below
     kl = entropy = factor = None
-    if teacher is not None:
+    if teacher is not None and at_ids is not None:
         weights, entropy = teacher.weights.to(z.dtype), teacher.entropy.to(z.dtype)
         log_p = (at_ids - top[:, None]) + below[:, None]
         kl = -(weights * log_p).sum(-1, dtype=torch.float64) - entropy

@@ -17,7 +17,7 @@ from torch import Tensor
 from salad_ds.audio import resample
 from salad_ds.config import Recipe
 from salad_ds.errors import DataError, RecipeError, SaladError
-from salad_ds.evaluate.prompts import Piece, Prompt, Sound, option_ids
+from salad_ds.evaluate.prompts import Piece, Prompt, Slot, Sound, option_ids
 from salad_ds.evaluate.score import OptionScorer, Prefix, Score
 from salad_ds.hearing import Hearing
 from salad_ds.measure.bench import Loader
@@ -33,15 +33,27 @@ TOO_SHORT = "its speech is too short to be heard"
 
 
 class Model(Protocol):
-    """``name``: of its results. ``identity``: of its weights. ``conditions``: of ``text`` and ``speech``, those it is
-    asked in. ``limit``: positions it can read, None where that is not known. ``family``: models of one family fit the
-    same number of worked examples, and are compared."""
+    """Somebody who can be asked."""
 
-    name: str
-    identity: str
-    conditions: tuple[str, ...]
-    limit: int | None
-    family: str
+    @property
+    def name(self) -> str:
+        """Of its results."""
+
+    @property
+    def identity(self) -> str:
+        """Of its weights."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Of ``text`` and ``speech``, those it is asked in."""
+
+    @property
+    def limit(self) -> int | None:
+        """Positions it can read, None where that is not known."""
+
+    @property
+    def family(self) -> str:
+        """Models of one family fit the same number of worked examples, and are compared."""
 
     def question(self, sound: Sound) -> Piece:
         """What the model is given for a sound."""
@@ -110,7 +122,7 @@ class Base:
         self.identity = f"{teacher_identity(recipe.model.llm)}-{reader.identity[:8]}"
         self.prompt = reader.prompt
         self.scorer: OptionScorer | None = None
-        self.kept: tuple[tuple[int | Sound, ...], Prefix] | None = None
+        self.kept: tuple[tuple[Slot, ...], Prefix] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -154,7 +166,7 @@ class Base:
             ) from None
 
     @torch.no_grad()
-    def embed(self, rows: Sequence[tuple[int | Sound, ...]]) -> list[Tensor]:
+    def embed(self, rows: Sequence[tuple[Slot, ...]]) -> list[Tensor]:
         """[P, H] embeddings of each row of slots."""
         scorer = self.ready()
         sounds = list(dict.fromkeys(slot for row in rows for slot in row if isinstance(slot, Sound)))

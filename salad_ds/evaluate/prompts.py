@@ -40,13 +40,16 @@ class Sound:
 
 
 Piece = str | Sound
+Slot = int | Sound | str
+"""A token, a sound, or (of a model whose processor cuts it up) all the text of a prompt."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """``slots``: tokens and sounds, in order. ``length``: LLM positions they fill. ``options``: token ids of each."""
+    """``slots``: tokens and sounds, in order; or a text, then its sounds. ``length``: LLM positions they fill.
+    ``options``: token ids of each."""
 
-    slots: tuple[int | Sound, ...]
+    slots: tuple[Slot, ...]
     length: int
     options: list[list[int]]
 
@@ -69,7 +72,7 @@ def pieces(template: Template, item: Item, examples: Sequence[Item], asked: Call
     found: list[Piece] = [""]
     for one in [*examples, item]:
         question = asked(one)
-        parts = ["", template.read(question)] if isinstance(question, str) else [
+        parts: list[Piece] = ["", template.read(question)] if isinstance(question, str) else [
             template.before, question, template.after]
         if one is not item:
             parts.append(one.options[one.answer] + template.between)
@@ -117,12 +120,13 @@ def batches(prompts: Sequence[Prompt | None], groups: Sequence[int], positions: 
     """
     found = []
     for group in sorted(set(groups)):
-        members = [i for i, prompt in enumerate(prompts) if prompt is not None and groups[i] == group]
-        shared = common([prompts[i].slots for i in members]) if len(members) > 1 else 0
-        members.sort(key=lambda i: -prompts[i].row)  # alike in length, the longest first: what does not fit fails early
+        own = {i: prompt for i, prompt in enumerate(prompts) if prompt is not None and groups[i] == group}
+        shared = common([prompt.slots for prompt in own.values()]) if len(own) > 1 else 0
+        rows = {i: prompt.row for i, prompt in own.items()}
+        members = sorted(rows, key=lambda i: -rows[i])  # alike in length, longest first: what does not fit fails early
         batch: list[int] = []
         for i in members:
-            if batch and (len(batch) + 1) * prompts[batch[0]].row > positions:
+            if batch and (len(batch) + 1) * rows[batch[0]] > positions:
                 found.append(Batch(batch, shared))
                 batch = []
             batch.append(i)
@@ -131,13 +135,13 @@ def batches(prompts: Sequence[Prompt | None], groups: Sequence[int], positions: 
     return found
 
 
-def common(rows: Sequence[tuple[int | Sound, ...]]) -> int:
+def common(rows: Sequence[tuple[Slot, ...]]) -> int:
     """How many slots all ``rows`` begin with; at least one slot of each is left over."""
     least, most = min(rows, key=order), max(rows, key=order)
     limit = min(map(len, rows)) - 1
     return next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b or i >= limit), limit)
 
 
-def order(row: tuple[int | Sound, ...]) -> list[int]:
+def order(row: tuple[Slot, ...]) -> list[int]:
     """Sorts rows so that those that differ first lie furthest apart, as ``os.path.commonprefix`` has it."""
     return [slot if isinstance(slot, int) else -1 - id(slot) for slot in row]

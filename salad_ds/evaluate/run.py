@@ -11,12 +11,13 @@ import contextlib
 import gc
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from salad_ds.asr import identity, recogniser
 from salad_ds.config import Recipe
-from salad_ds.errors import RecipeError, SaladError
+from salad_ds.errors import DataError, RecipeError, SaladError
 from salad_ds.evaluate.models import Base, Cascade, Model, Reader, Student
 from salad_ds.evaluate.prompts import Sound, batches
 from salad_ds.evaluate.questions import Questions, characters
@@ -59,6 +60,7 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, Summaries]
         if "cascade" in settings.models:
             texts: dict[Sound, str] = {}
             for paper in papers:
+                assert paper.speech is not None  # a cascade hears
                 rows = transcripts(recipe, paper.task, paper.everything, paper.speech, ranks)
                 texts |= {paper.sounds[row["id"]]: row["heard"] for row in rows}
                 run.heard[paper.task.name] = {"model": settings.asr, **error_rates(rows)}
@@ -135,7 +137,7 @@ class Evaluation:
         ranks.first(lambda: result.begin(head))
         for condition in asked:
             prompts, shots, reasons = paper.prompts(model, condition)
-            done = ranks.first(lambda condition=condition: set(result.done(condition)))
+            done = ranks.first(partial(answered, result, condition))
             plan = [batch for batch in batches(prompts, shots, self.recipe.evaluate.batch)
                     if any(ids[i] not in done for i in batch.items)]  # fmt: skip
             refused = [i for i, prompt in enumerate(prompts) if prompt is None and ids[i] not in done]
@@ -145,7 +147,7 @@ class Evaluation:
             label, mine = f"{model.name}, {paper.task.name} in {condition}", plan[ranks.rank :: ranks.size]
             with Progress(label, sum(len(b.items) for b in mine), "item", quiet=ranks.rank > 0) as progress:
                 for batch in mine:
-                    own = [prompts[i] for i in batch.items]
+                    own = [prompt for i in batch.items if (prompt := prompts[i]) is not None]
                     rows = [row_of(paper, i, shots[i]) for i in batch.items]
                     for row, scores in zip(rows, model.score(own, batch.shared), strict=True):
                         row["logprob"] = [round(score.logprob, 6) for score in scores]
@@ -163,13 +165,21 @@ class Evaluation:
             result.finish(joined(ids, parts), list(parts))
 
     def sum_up(self, model: Model, paper: Questions, result: Result, head: dict[str, Any]) -> None:
-        rows = read_made(result.table, result.made_from).to_pylist()
+        answers = read_made(result.table, result.made_from)
+        if answers is None:
+            raise DataError(f"{result.table} has gone while it was used", "start salad-ds evaluate again")
+        rows = answers.to_pylist()
         if type(model) is Base:
             self.base[paper.task.name] = rows
         base = self.base.get(paper.task.name) if model.family == Base.family else None
         summary = summarise(head, rows, base)
         result.close(summary)
         self.summaries.setdefault(model.name, {})[paper.task.name] = {**summary, "complete": True}
+
+
+def answered(result: Result, condition: str) -> set[str]:
+    """Ids of the items that have an answer, or a reason against one."""
+    return set(result.done(condition))
 
 
 def row_of(paper: Questions, i: int, shots: int) -> Row:

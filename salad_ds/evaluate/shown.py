@@ -26,7 +26,7 @@ def table(models: dict[str, dict[str, dict[str, Any]]], seed: int) -> str:
 
 
 def lines(title: str, rows: dict[str, dict[str, Any]]) -> str:
-    cells = [HEAD]
+    cells: list[tuple[str, ...]] = [HEAD]
     for model, summary in rows.items():
         accuracies = [percent(summary[c]) if c in summary else "–" for c in CONDITIONS]
         gaps = [points(summary[name]) if name in summary else "–" for name in ("gap", "base_gap")]

@@ -55,13 +55,14 @@ class SpeechLLM:
         except (OSError, ValueError) as error:
             raise RecipeError(f"hf:{reference} cannot be loaded ({' '.join(str(error).split())[:200]})",
                               "give a speech LLM of transformers, by hub name or directory") from None
-        self.tokenizer = getattr(self.processor, "tokenizer", None)
+        tokenizer = getattr(self.processor, "tokenizer", None)
         token = getattr(self.processor, "audio_token", None)
-        if self.tokenizer is None or not token or "audio" not in inspect.signature(self.processor.__call__).parameters:
+        if tokenizer is None or not token or "audio" not in inspect.signature(self.processor.__call__).parameters:
             raise RecipeError(f"{type(self.processor).__name__} of hf:{reference} takes no text with audio inside",
                               "evaluate a model whose processor has an audio_token and takes audio=")
         self.mark = f"{getattr(self.processor, 'audio_bos_token', None) or ''}{token}" + (
             getattr(self.processor, "audio_eos_token", None) or "")
+        self.tokenizer = tokenizer
         self.audio_id = self.tokenizer.convert_tokens_to_ids(token)
         listener = next((part for name in ("feature_extractor", "audio_processor")
                          if (part := getattr(self.processor, name, None)) is not None), None)  # fmt: skip
@@ -141,10 +142,10 @@ class SpeechLLM:
         model = self.ready()
         found = []
         for prompt in prompts:
-            text, *sounds = prompt.slots
+            text, sounds = prompt.slots[0], [slot for slot in prompt.slots if isinstance(slot, Sound)]
             inputs = {
                 name: value.to(self.device, model.dtype if value.is_floating_point() else None)
-                for name, value in self.inputs(str(text), [self.wave(one) for one in sounds]).items()  # type: ignore
+                for name, value in self.inputs(str(text), [self.wave(one) for one in sounds]).items()
             }
             if self.continues is None:
                 self.continues = self.probe(inputs, prompt.options)

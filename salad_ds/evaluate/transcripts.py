@@ -65,7 +65,7 @@ def transcripts(recipe: Recipe, task: Task, items: Sequence[Item], speech: Spoke
 
 def heard_block(items: Sequence[Item], speech: Spoken, asr: str) -> list[Row]:
     """Transcripts of a few items, by ``hear``, or as synthesis heard them with the same recogniser."""
-    rows = []
+    rows: list[Row] = []
     fresh = []
     for item in items:
         meta = speech.shards.read(speech.places[item.id]).meta

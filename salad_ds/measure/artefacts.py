@@ -263,12 +263,13 @@ def read_corpora(run: Run) -> None:
             content = read_json(path)
             if content.get("kind") not in ("speech", "text"):
                 continue
-            counts = [{reason: int(row["count"]) for reason, row in content.get(part, {}).items()}
-                      for part in ("rejected", "left_out")]
+            rejected, left_out = ({reason: int(row["count"]) for reason, row in content.get(part, {}).items()}
+                                  for part in ("rejected", "left_out"))
             sidecars = sorted(path.parent.glob("*.words.jsonl"))
             aligned = sum(max(0, sum(1 for _ in open(sidecar, "rb")) - 1) for sidecar in sidecars) if sidecars else None
             run.corpora.append(Corpus(name, content["kind"], str(content.get("source", "")), int(content["samples"]),
-                                      float(content.get("seconds") or 0.0), len(content["shards"]), *counts, aligned))
+                                      float(content.get("seconds") or 0.0), len(content["shards"]), rejected,
+                                      left_out, aligned))
         except (SaladError, KeyError, TypeError, ValueError, AttributeError) as error:
             run.problems.append(f"{name}/manifest.json cannot be used: {error!s}")
 

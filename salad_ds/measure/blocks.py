@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,9 @@ def run_blocks(ranks: Ranks, file: BlockFile, order: Order, items: int, work: Wo
     Every rank calls this. What goes wrong on one is raised on all: SaladError of its kind there and DataError that
     names the rank elsewhere; DataError where more than ``max_bad_share`` of the samples cannot be used.
     """
+    def measured(block: Block | None) -> tuple[list[Row], Told] | None:
+        return None if block is None else work(block)
+
     mark = ranks.first(file.begin)
     remaining = order.blocks(items, mark)
     lost, examples = mark.lost, Skipped(max_bad_share)
@@ -119,7 +123,7 @@ def run_blocks(ranks: Ranks, file: BlockFile, order: Order, items: int, work: Wo
     with Progress(label, total, "utterances", done=mark.chosen, quiet=ranks.rank > 0) as progress:
         while turn := list(islice(remaining, ranks.size)):
             mine = turn[ranks.rank] if ranks.rank < len(turn) else None
-            found = together(ranks, lambda mine=mine: None if mine is None else work(mine))
+            found = together(ranks, partial(measured, mine))
             lines = []
             for block, one in zip(turn, found, strict=False):
                 rows, unheard = one

@@ -112,7 +112,7 @@ def plainly(model: SaladForConditionalGeneration) -> Ask:
     def ask(sequences: list[Sequence]) -> tuple[MicroBatch, Tensor]:
         batch = collate([[sequence] for sequence in sequences], model.config.start_token_id)
         here = batch.to(next(model.parameters()).device)
-        return batch, model(**here.model_inputs(), features=model.encoder.hear(here)).hidden  # type: ignore[operator]
+        return batch, model(**here.model_inputs(), features=model.encoder.hear(here)).hidden
 
     return ask
 

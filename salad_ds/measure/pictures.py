@@ -84,8 +84,8 @@ def error_bars(axes: Axes, rows: Sequence[dict[str, float] | None], shift: float
         return
     at, means, errors = (list(values) for values in zip(*points, strict=True))
     errors = [0.0 if math.isnan(error) else error for error in errors]
-    look = {"color": ROLES[color], "marker": marker, "markersize": 6.5, "markeredgecolor": ROLES["paper"],
-            "markeredgewidth": 0.8, "linestyle": line, "linewidth": 1.4}
+    look: dict[str, Any] = {"color": ROLES[color], "marker": marker, "markersize": 6.5, "linestyle": line,
+                            "linewidth": 1.4, "markeredgecolor": ROLES["paper"], "markeredgewidth": 0.8}
     axes.errorbar(at, means, yerr=errors, elinewidth=1.6, capsize=3.5, **look)
     axes.plot([], [], label=label, **look)  # the legend shows the series without its bars
 
@@ -101,11 +101,11 @@ def divergences(run: Run) -> str:
         panels = figure.subplots(3, 1) if narrow else figure.subplots(1, 3)
         for shift, (key, look) in zip((-0.12, 0.0, 0.12), CONDITIONS.items(), strict=True):
             error_bars(panels[0], values(key), shift, *look)
-        for shift, key, *look in ((-0.07, "speech_gain_over_wrong", "orange", "s", "--", "over another utterance's"),
-                                  (0.07, "speech_gain_over_silence", "grey", "^", ":", "over silence")):
+        for shift, key, look in ((-0.07, "speech_gain_over_wrong", ("orange", "s", "--", "over another utterance's")),
+                                 (0.07, "speech_gain_over_silence", ("grey", "^", ":", "over silence"))):
             error_bars(panels[1], values(key), shift, *look, errors_shown=2.0)
-        for shift, key, *look in ((-0.07, "distillation", "green", "D", "-", "distillation loss L_DIST"),
-                                  (0.07, "forgetting", "ink", "v", "-", "forgetting F")):
+        for shift, key, look in ((-0.07, "distillation", ("green", "D", "-", "distillation loss L_DIST")),
+                                 (0.07, "forgetting", ("ink", "v", "-", "forgetting F"))):
             error_bars(panels[2], values(key), shift, *look)
         panels[1].axhline(0, color=ROLES["muted"], linewidth=1.2)
         titles = ("M, by what is heard", "What the right speech adds", "Against the teacher")

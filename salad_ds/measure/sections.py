@@ -155,7 +155,7 @@ def clips(run: Run) -> str:
             by_cluster.setdefault(row["cluster"], row["key"])
     share = {row["cluster"]: row["p_target"] for row in run.clusters}
     keys = sorted(by_cluster.items(), key=lambda item: -share.get(item[0], 0.0))
-    parts = []
+    parts: list[str] = []
     for cluster, key in keys:
         if len(parts) == CLIPS:
             break

@@ -180,8 +180,9 @@ def with_speech_of(sequence: Sequence, donor: Sequence) -> Sequence:
         return replace(sequence, frames=instead(donor.frames, sequence.frames))
     if sequence.slices:
         return replace(
-            sequence, waves=donor.waves, slices=instead(donor.slices, sequence.slices), samples=donor.samples
-        )
+            sequence, waves=donor.waves, slices=instead(donor.slices, sequence.slices), samples=donor.samples,
+            clips=instead(donor.clips, sequence.clips) if donor.clips else [],
+        )  # fmt: skip
     return replace(sequence, waves=instead(donor.waves, sequence.waves))
 
 
@@ -192,7 +193,8 @@ def instead(other: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def silent(sequence: Sequence) -> Sequence:
-    """The sequence with silence in place of its sound: of each span, or of the recording that spans are slices of."""
+    """The sequence with silence in place of its sound: of each span, or of the recording, or words, that spans are
+    slices of."""
     if sequence.slices:
-        return replace(sequence, waves=[np.zeros(sequence.samples, np.float32)], frames=[])
+        return replace(sequence, waves=[np.zeros(samples, np.float32) for samples in sequence.samples], frames=[])
     return replace(sequence, waves=[np.zeros_like(wave) for wave in sequence.waves])

@@ -69,9 +69,9 @@ def measure(recipe: Recipe, checkpoint: str, load: Loader, identity: str) -> dic
             for number, (job, made) in enumerate(zip(jobs, sources, strict=True)):
                 if results[number] is None:
                     job.measure(made)
-                    results[number] = ranks.first(partial(write, job, made))
+                    result = results[number] = ranks.first(partial(write, job, made))
                     if ranks.rank == 0:
-                        tracker.metrics(job.metrics(results[number]))
+                        tracker.metrics(job.metrics(result))
                         tracker.artifact(job.path)
         return {job.name: result for job, result in zip(jobs, results, strict=True)}  # type: ignore[misc]
 

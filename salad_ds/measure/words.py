@@ -111,8 +111,8 @@ def predictions(
             words.append(own)
         chosen = torch.tensor(places, dtype=torch.long)
         labels = states.batch.labels[chosen]
-        hidden = {"reading": states.reading, "right": states.right, "wrong": states.wrong, "silence": states.silence}
-        hidden = {name: value[chosen.to(value.device)] for name, value in hidden.items() if value is not None}
+        under = {"reading": states.reading, "right": states.right, "wrong": states.wrong, "silence": states.silence}
+        hidden = {name: value[chosen.to(value.device)] for name, value in under.items() if value is not None}
         right = {name: hits(model, value, labels) for name, value in hidden.items()}
         kl = {name: head.kl(head.says(hidden["reading"]), hidden[name]).double().cpu() for name in HEARING}
         rows += [told(item.sequence, own, right, kl) for item, own in zip(part, words, strict=True)]

@@ -124,7 +124,7 @@ def varlen_attention(
         q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
         scale=scaling, window_size=window, enable_gqa=k.shape[1] != heads,
     )  # fmt: skip
-    return out.view(rows, width, heads, size), None
+    return out.view(rows, width, heads, size), None  # type: ignore[union-attr]  # a tuple with return_aux only
 
 
 AttentionInterface.register("varlen", varlen_attention)

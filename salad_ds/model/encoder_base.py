@@ -103,7 +103,7 @@ class SpeechEncoder(nn.Module):
         """Features [S, F, H] of the speech spans of a micro-batch, None where it has none.
 
         From the cached frames, where the batch brings them: then nothing is encoded. Otherwise each clip is encoded,
-        and where spans are slices of a recording each takes its frames.
+        and where spans are slices of a recording, or of words, each takes its frames.
         """
         if batch.features is not None:
             return self.restore(batch.features)
@@ -112,7 +112,7 @@ class SpeechEncoder(nn.Module):
         features = self(batch.audio, batch.audio_lengths)
         if batch.slices is None or batch.clips is None:
             return features
-        taken = features[batch.clips[:, None], batch.slices.clamp(min=0)]
+        taken = features[batch.clips if batch.clips.dim() > 1 else batch.clips[:, None], batch.slices.clamp(min=0)]
         return taken.masked_fill((batch.slices < 0)[..., None], 0.0)
 
     def restore(self, frames: Tensor) -> Tensor:

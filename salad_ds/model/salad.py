@@ -33,7 +33,7 @@ from salad_ds.model.adapter import CausalAdapter
 from salad_ds.model.attention import packing
 from salad_ds.model.configuration import SaladConfig
 from salad_ds.model.encoder import SpeechEncoder, encoder_from_dict
-from salad_ds.model.head import install_distill_head
+from salad_ds.model.head import DistillHead, install_distill_head
 from salad_ds.model.remote import write_remote_code
 
 
@@ -69,7 +69,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         self.encoder.requires_grad_(False).eval()
         self.adapter = CausalAdapter(
             self.encoder.hidden_size,
-            config.text_config.hidden_size,  # type: ignore[union-attr, arg-type]
+            config.text_config.hidden_size,  # type: ignore[union-attr]
             attention="eager" if config._attn_implementation == "eager" else "sdpa",  # spans are rows, never packed
             **config.adapter,
         )
@@ -111,7 +111,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         write_remote_code(directory)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *arguments: Any, **settings: Any) -> Any:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path, *arguments: Any, **settings: Any) -> Any:
         """As transformers has it; the LLM's answers end where they did."""
         loaded = super().from_pretrained(name, *arguments, **settings)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -125,7 +125,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> DistillHead:
         return self.llm.get_output_embeddings()
 
     def detach_encoder(self) -> SpeechEncoder:
@@ -190,7 +190,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         """Clips [S, samples] at the encoder's rate, with their lengths, as LLM embeddings: one [P, H] per clip."""
         features = self.encoder(audio, lengths)
         speech = self.adapter(features)
-        counts = [self.adapter.positions(self.encoder.num_frames(int(n))) for n in lengths]  # type: ignore[operator]
+        counts = [self.adapter.positions(self.encoder.num_frames(int(n))) for n in lengths]
         return [row[:count] for row, count in zip(speech, counts, strict=True)]
 
     def embed_prompt(
@@ -233,7 +233,7 @@ class SaladForConditionalGeneration(PreTrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        audio: Tensor | None = None,  # type: ignore[override]
+        audio: Tensor | None = None,
         audio_lengths: Tensor | None = None,
         **settings: Any,
     ) -> Tensor:

@@ -49,7 +49,8 @@ class Unit:
 def units_of(module: nn.Module, threshold: int) -> tuple[list[Unit], int]:
     """The modules that own parameters above the threshold, in the order in which they are called, and the elements of
     those at or below it."""
-    units, small = [], {}
+    units: list[Unit] = []
+    small: dict[int, int] = {}
     for part in module.modules():
         own = [p for p in part.parameters(recurse=False)]
         large = [p for p in own if p.numel() > threshold]

@@ -133,9 +133,9 @@ def probe(row: dict[str, Any], view: View, players: Players) -> str:
 def difference(said: str, heard: str) -> str:
     """What was heard, as HTML: words that were not said are marked, words that were not heard are struck out."""
     one, other = said.split(), heard.split()
-    bare = [["".join(filter(str.isalnum, word)).casefold() for word in words] for words in (one, other)]
+    left, right = (["".join(filter(str.isalnum, word)).casefold() for word in words] for words in (one, other))
     parts = []
-    for kind, a, b, c, d in SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if kind == "equal":
             parts.append(text(" ".join(other[c:d])))
             continue

@@ -62,7 +62,9 @@ def candidates(view: View) -> Iterator[tuple[str, Speech, str]]:
     order = sorted(view.clusters, key=lambda cluster: (-cluster.row["drawn"], cluster.number))
     for turn in range(max(DRAWN, PROBES)):
         for kind, speech, most in (("drawn", view.speech, DRAWN), ("probe", view.probe_speech, PROBES)):
-            for cluster in order if speech is not None and turn < most else ():
+            if speech is None or turn >= most:
+                continue
+            for cluster in order:
                 keys = [row["key"] for row in cluster.drawn] if kind == "drawn" else worth_hearing(cluster)
                 spoken = [key for key in keys[:most] if key in speech.places]
                 if turn < len(spoken):

@@ -133,8 +133,8 @@ def report(clusters: pa.Table) -> str:
         lines.append(f"{row['cluster']:>7} {row['size']:>7} {row['p_web']:>7.4f} {row['m']:>8.4f} "
                      f"{row['m_high'] - row['m']:>8.4f} {row['cer']:>6.3f} {row['p_target']:>8.4f} {row['drawn']:>6}  "
                      f"{', '.join(row['words'][:5])}{aside}")
-    aside = sum(bool(row["set_aside"]) for row in rows)
-    lines.append(f"{sum(row['drawn'] for row in rows)} texts drawn from {len(rows)} clusters, {aside} set aside")
+    set_aside = sum(bool(row["set_aside"]) for row in rows)
+    lines.append(f"{sum(row['drawn'] for row in rows)} texts drawn from {len(rows)} clusters, {set_aside} set aside")
     return "\n".join(lines)
 
 

@@ -109,9 +109,10 @@ def sample(recipe: Recipe, clustering: Path, room: Path) -> pa.Table:
     where texts.parquet and names.parquet do."""
     settings = recipe.select
     probes, probed_from = read_table(room / "probes.parquet")
+    budget = budget_of(recipe)
     made_from = {"probes": digest_of(probed_from), "gamma": settings.gamma, "policy": settings.policy,
                  "shrink": settings.shrink, "max_cer": settings.max_cer, "seed": settings.seed,
-                 "budget": budget_of(recipe)}
+                 "budget": budget}
     done = read_made(room / "clusters.parquet", made_from)
     if done is not None and read_made(room / "selected.parquet", made_from, ["order"]) is not None:
         return done
@@ -141,7 +142,6 @@ def sample(recipe: Recipe, clustering: Path, room: Path) -> pa.Table:
     spoken = [row for row in probes.to_pylist() if row["seconds"] is not None]
     lengths = expected_seconds(characters(clustering / "texts.parquet"), np.array([len(row["text"]) for row in spoken]),
                                np.array([row["seconds"] for row in spoken]))
-    budget = made_from["budget"]
     rows = draw(labels, p_target, settings.seed, budget.get("items"), budget.get("seconds"), lengths)
     selected = taken(clustering / "texts.parquet", rows)
     write_table(room / "selected.parquet", {

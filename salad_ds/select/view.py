@@ -95,8 +95,8 @@ def read_view(recipe: Recipe) -> View:
     after = again[1] if again else {}
     for row in probes.to_pylist():
         second = after.get(row["key"])
-        same = second is not None and second["tokens"] == row["tokens"]
-        clusters[row["cluster"]].probes.append({**row, "after": second["m"] if same else None})
+        m = second["m"] if second is not None and second["tokens"] == row["tokens"] else None
+        clusters[row["cluster"]].probes.append({**row, "after": m})
     for row in selected:
         clusters[row["cluster"]].drawn.append(row)
     for cluster in clusters.values():

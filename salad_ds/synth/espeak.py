@@ -22,7 +22,7 @@ from salad_ds.errors import AssetError, DataError
 from salad_ds.synth.engine import Speech, check_voice, word_times
 from salad_ds.synth.normalize import speakable
 
-VOICES = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us+f3", "en-us+m3", "en+f4", "en+m7")
+VOICES: tuple[str, ...] = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us+f3", "en-us+m3", "en+f4", "en+m7")
 """None of the Klatt voices: those draw noise from the C library, unseeded."""
 SYNCHRONOUS, PHONEME_EVENTS, UTF8 = 2, 1, 1
 RATE, WORDS_PER_MINUTE = 1, 160
@@ -79,7 +79,7 @@ class Espeak:
         finally:
             _ctypes.dlclose(library._handle)
 
-    def receive(self, wave, samples: int, events) -> int:  # noqa: ANN001 (ctypes pointers)
+    def receive(self, wave: ctypes._Pointer[ctypes.c_short], samples: int, events: ctypes._Pointer[Event]) -> int:
         if samples > 0:
             self.pieces.append(np.ctypeslib.as_array(wave, (samples,)).copy())
         i = 0

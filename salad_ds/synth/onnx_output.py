@@ -38,10 +38,10 @@ class SpeechModel:
             raise AssetError(f"{path} cannot be read ({error.strerror})", mend) from None
         try:
             self.tensor = duration_tensor(raw)
-            told = self.tensor is None or self.tensor in outputs_of(raw)
+            untold = None if self.tensor is None or self.tensor in outputs_of(raw) else self.tensor
         except (ValueError, IndexError):
             raise AssetError(f"{path} is not an ONNX model", mend) from None
-        self.raw = raw if told else raw + output_field(self.tensor)
+        self.raw = raw if untold is None else raw + output_field(untold)
         self.random = any(name in raw for name in RANDOM)
         self.kept: Any = None
         session = self.session(0)

@@ -159,7 +159,7 @@ class Run:
         if said is None:
             said = Said({"text": task.text.strip()}, reason="kills its process")
         if said.audio:  # before the log: what is logged is there
-            words = said.words and [[word.start, word.end, word.score] for word in said.words]
+            words = None if said.words is None else [[word.start, word.end, word.score] for word in said.words]
             self.spool.append(task.order, {"words": words}, said.audio)
         self.log.append(task.order, entry(task.key, said))
         self.made += said.meta.get("duration", 0.0)

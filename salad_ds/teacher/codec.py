@@ -112,7 +112,8 @@ class RankedCodec:
         parts = [(starts[units, 1] + at, width, value) for units, at, width, value in outer]
         parts.append((starts[token_text, 2] + ends, ones, ones))
         parts += [(starts[units, 3] + at, width, value) for units, at, width, value in inner]
-        data = pack(*(np.concatenate(column) for column in zip(*parts, strict=True)), int(sizes.sum()))
+        positions, widths, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+        data = pack(positions, widths, values, int(sizes.sum()))
         borders = np.append(starts[:, 0] >> 3, len(data))
         for start, content in zip(borders[:-1], heads, strict=True):
             data[start:start + len(content)] = np.frombuffer(content, dtype=np.uint8)

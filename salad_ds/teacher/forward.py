@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -56,7 +58,8 @@ class TeacherForward:
                 model.to(device)
             self.head = output.weight.detach()
         self.vocab = int(self.head.shape[0])
-        self.logit_scale, self.logit_softcap = 1.0, None
+        self.logit_scale = 1.0
+        self.logit_softcap: float | None = None
         self._probe(type(model).__name__, logit_transform(model.config.get_text_config()))
 
     @torch.no_grad()
@@ -65,19 +68,19 @@ class TeacherForward:
         ids = torch.arange(8, device=self.device)[None] % self.vocab
         logits = self.ask(ids, True).float()
         error = 1e-3 if self.dtype == torch.float32 else 3e-2  # what rounding may do, and nothing real stays below
-        close = {"rtol": error, "atol": error * float(logits.std())}
-        if not torch.allclose(self.ask(ids[:, :4], True).float(), logits[:, :4], **close):
+        close = partial(torch.allclose, rtol=error, atol=error * float(logits.std()))
+        if not close(self.ask(ids[:, :4], True).float(), logits[:, :4]):
             raise AssetError(f"{name} is not causal: its rows depend on the tokens after them",
                              "use a causal language model as teacher")
         hidden = self.ask(ids, False)
         for self.logit_scale, self.logit_softcap in dict.fromkeys([transform, (1.0, None)]):
             product = self.logits(hidden).float()
-            if product.shape == logits.shape and torch.allclose(product, logits, **close):
+            if product.shape == logits.shape and close(product, logits):
                 return
         self.head = None
 
     @torch.no_grad()
-    def rows(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    def rows(self, texts: Sequence[Sequence[int] | np.ndarray]) -> list[Tensor]:
         """For each text of L ids its rows 0..L-2: [L - 1, H] hidden states, or [L - 1, V] logits if ``head`` is
         None. One forward pass."""
         width = max(len(ids) for ids in texts)

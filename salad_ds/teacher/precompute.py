@@ -149,11 +149,11 @@ def store_settings(recipe: Recipe, tokenizer: str) -> StoreSettings:
     reference, wanted = recipe.teacher.llm or recipe.model.llm, recipe.teacher
     check_tokenizer(reference, tokenizer)
     vocab = shared_vocabulary(recipe)
-    kept = ({"top_k": min(wanted.top_k, vocab), "samples": wanted.samples} if wanted.keep == "topk"
-            else {"resolution": wanted.resolution})
+    top = wanted.keep == "topk"
     return StoreSettings(
         teacher=teacher_identity(reference), tokenizer=tokenizer, vocab=vocab, keep=wanted.keep, seed=wanted.seed,
-        made_from={"llm": reference, "recipe": recipe.name}, **kept)
+        top_k=min(wanted.top_k, vocab) if top else 0, samples=wanted.samples if top else 0,
+        resolution=0 if top else wanted.resolution, made_from={"llm": reference, "recipe": recipe.name})
 
 
 def fill(store: TeacherStore, teacher: TeacherForward, pool: TextPool, groups: list[list[int]], batch_tokens: int,

@@ -95,14 +95,21 @@ def join(parts: Sequence[Record]) -> Record:
 class Rule(Protocol):
     """How much is kept of a row, and what it says to a student."""
 
-    draws: int
-    """The most draws of a row."""
-    uniforms: int
-    """Random numbers that a row takes."""
-    field_bits: tuple[int, ...]
-    """Widths of the columns of ``Record.fields``."""
-    tails: tuple[str, ...]
-    """The ``tail`` that ``targets`` can give."""
+    @property
+    def draws(self) -> int:
+        """The most draws of a row."""
+
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that a row takes."""
+
+    @property
+    def field_bits(self) -> tuple[int, ...]:
+        """Widths of the columns of ``Record.fields``."""
+
+    @property
+    def tails(self) -> tuple[str, ...]:
+        """The ``tail`` that ``targets`` can give."""
 
     def keep(self, logits: Tensor, uniforms: np.ndarray) -> Record:
         """Record of ``logits`` [N, V] (any float type, on any device) with ``uniforms`` [N, self.uniforms].

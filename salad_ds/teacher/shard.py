@@ -29,7 +29,7 @@ from salad_ds.teacher.codec import Coded
 
 SCHEMA = 2
 KEY_BYTES = 16
-LABELS = {"U8": np.dtype(np.uint8), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}
+LABELS: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "U16": np.dtype("<u2"), "U32": np.dtype("<u4")}
 
 
 def types(vocab: int) -> dict[str, str]:
@@ -50,7 +50,7 @@ class Shard:
     sums: np.ndarray
     ranks: np.ndarray
     payload: np.ndarray
-    sound: list[bool] = field(default_factory=list, compare=False)
+    sound: list[bool] = field(default_factory=list, init=False, compare=False)
     """Not empty once the ranks have been compared with their checksum."""
 
     def record(self, place: int) -> Coded:
@@ -101,7 +101,7 @@ def write_shard(directory: Path, records: list[tuple[bytes, bytes, int]], ranks:
         raise StoreError(f"{len(records)} texts take {starts[-1]} bytes, more than a shard of {directory} can hold",
                          "make smaller groups")
     listed = ranks.astype(LABELS[names["ranks"]])
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "keys": np.frombuffer(b"".join(key for key, _, _ in records), dtype=np.uint8).reshape(-1, KEY_BYTES),
         "starts": starts.astype(np.uint32),
         "counts": np.array([rows for _, _, rows in records], dtype=np.uint32),

@@ -30,6 +30,8 @@ from salad_ds.teacher.topk import TopK
 from salad_ds.text import text_key
 
 SETTINGS = "store.json"
+Key = bytes
+"""``text.text_key`` of a text."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class TeacherStore:
         """Size of the shards on disk."""
         return sum(shard.path.stat().st_size for shard in self.shards)
 
-    def find(self, key: bytes) -> tuple[Shard, int] | None:
+    def find(self, key: Key) -> tuple[Shard, int] | None:
         """Shard and place of a text key, None if the store has no such record."""
         prefix = np.uint64(int.from_bytes(key[:8], "big"))
         place = int(np.searchsorted(self._prefix, prefix))
@@ -164,10 +166,10 @@ class TeacherStore:
             place += 1
         return None
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: Key) -> bool:
         return self.find(key) is not None
 
-    def keys(self) -> Iterator[bytes]:
+    def keys(self) -> Iterator[Key]:
         """Every text key, shard by shard."""
         for shard in self.shards:
             for key in shard.keys:
@@ -194,8 +196,9 @@ class TeacherStore:
             wanted.append(chosen + before)
             before += coded.rows
         record = self._decode(found)
-        rows = np.concatenate([np.zeros(0, dtype=np.int64), *wanted])
-        return record if len(rows) == before and (rows == np.arange(before)).all() else record.take(rows)
+        places = np.concatenate([np.zeros(0, dtype=np.int64), *wanted])
+        whole = len(places) == before and bool((places == np.arange(before)).all())
+        return record if whole else record.take(places)
 
     def _place_of(self, ids: tuple[int, ...]) -> tuple[Shard, int]:
         found = self.find(text_key(ids))
@@ -232,7 +235,7 @@ class TeacherStore:
         start = " ".join(self.tokenizer.decode(list(ids[1:40])).split())
         return f"the text {start[:60]!r}{'...' if len(start) > 60 else ''} ({len(ids)} tokens)"
 
-    def add(self, records: list[tuple[bytes, Record]], made_from: dict[str, Any]) -> Path:
+    def add(self, records: list[tuple[Key, Record]], made_from: dict[str, Any]) -> Path:
         """Write ``records`` (text key, record) as one new shard; ``refresh`` makes them readable here."""
         records = sorted(records, key=lambda pair: pair[0])
         kept = [record for _, record in records]

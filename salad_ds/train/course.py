@@ -169,19 +169,19 @@ class Steps:
         checkpoint.load(self.step_of.engine, for_ranks(path, int(mark["ranks"])))
         self.step_of.guard.in_a_row = 0
         self.held.clear()
-        event = {"from": bad.step, "to": int(mark["step"]), "why": bad.why}
+        to = int(mark["step"])
         if self.rank == 0:
-            keep_rows(self.out, len(self.rolled_back) + 1, event["to"])
-            print(f"{self.name}: {self.stage.bad_steps} bad steps in a row ({bad.why}): back to step {event['to']}, "
+            keep_rows(self.out, len(self.rolled_back) + 1, to)
+            print(f"{self.name}: {self.stage.bad_steps} bad steps in a row ({bad.why}): back to step {to}, "
                   "with the data behind them")
             self.tracker.artifact(self.out / FILE)
-            words = f"step {bad.step} to {event['to']}: {bad.why}"
+            words = f"step {bad.step} to {to}: {bad.why}"
             self.tracker.tags({f"rolled_back.{len(self.rolled_back) + 1}": words})
-        self.rolled_back.append(event)
+        self.rolled_back.append({"from": bad.step, "to": to, "why": bad.why})
         told = self.beside()
         untried = mark.get("untried") or {key: mark.get(key, []) for key in told}
         checkpoint.amend(path, {**told, "untried": untried})  # killed now, it goes on behind the bad steps as well
-        return Place(event["to"], StreamState.from_json(told["stream"]))
+        return Place(to, StreamState.from_json(told["stream"]))
 
 
 def gather_states(states: list[LaneState]) -> list[Any]:

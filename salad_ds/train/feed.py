@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,7 +95,7 @@ class Feed:
         self.waiting: deque[Fed] = deque()  # on the host
         self.sent: deque[Fed] = deque()  # on the device
 
-    def __iter__(self) -> Iterator[Work]:
+    def __iter__(self) -> Generator[Work]:
         walker = threading.Thread(target=self._walk, name="feed", daemon=True)
         walker.start()
         try:

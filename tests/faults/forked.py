@@ -37,11 +37,16 @@ class Forked:
         self.inner: ForkServerProcess
 
     def begin(self, log: Path) -> Forked:
-        os.environ.update(environment())  # what the server, which is started once, and all of its children see
+        wanted, before = environment(), dict(os.environ)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
-        self.inner = context.Process(target=supervise, args=(self.ranks, self.words, str(log)))
-        self.inner.start()
+        self.inner = context.Process(target=supervise, args=(self.ranks, self.words, str(log), wanted))
+        os.environ.update(wanted)  # the server, which starts with the first job, imports in it
+        try:
+            self.inner.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         while not os.path.exists(f"/proc/{self.pid}") or os.getpgid(self.pid) != self.pid:  # it leads a group by then
             if self.poll() is not None:
                 break
@@ -67,9 +72,10 @@ class Forked:
         self.inner.kill()
 
 
-def supervise(ranks: int, words: Sequence[str], log: str) -> None:
+def supervise(ranks: int, words: Sequence[str], log: str, variables: dict[str, str]) -> None:
     """In a process of its own: start the ranks in a new session, with one log, and end as they end."""
     os.setsid()
+    os.environ.update(variables)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)

@@ -16,6 +16,7 @@ import torch
 
 import salad_ds.data.plan
 from salad_ds.config import Recipe, load_recipe
+from salad_ds.data.collate import collate
 from salad_ds.data.features import FrameFormat, features_path, open_features, wanted_format
 from salad_ds.data.plan import Planner
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, write_words
@@ -94,6 +95,32 @@ def test_losses_from_the_cache_are_those_from_audio(load, monkeypatch):
     assert half == pytest.approx(audio, abs=2e-3) and half != cached
 
 
+def test_losses_word_by_word_from_the_cache_are_those_from_audio(load, monkeypatch):
+    own = "data.span_encoding=words"
+    audio = losses(load(own))
+    encode(load(own))
+    with pytest.raises(DataError, match="has encoding words, not slice"):
+        losses(load("data.features=cache"))
+    forbid(monkeypatch, (salad_ds.data.plan, "decode"), (SpeechEncoder, "frames"))
+    assert losses(load(own, "data.features=cache")) == pytest.approx(audio, abs=1e-6)
+
+
+def test_a_span_of_words_holds_their_own_encodings_and_nothing_else(load):
+    """Each word, alone in a batch, gives the frames that the span has of it; nothing around it is in them."""
+    recipe = load("data.span_encoding=words")
+    model, tokenizer = build_student(recipe.model)
+    planner = planner_for(recipe, recipe.stages["stage1"].sources[:1], model, tokenizer)
+    sequence = held_out(planner, 1, 0)[0].sequence
+    batch = collate([[sequence]], model.config.start_token_id)
+    heard = model.encoder.hear(batch)
+    assert len(sequence.waves) > len(sequence.slices) == len(heard) > 0
+    alone = [model.encoder(torch.from_numpy(wave)[None], [len(wave)])[0] for wave in sequence.waves]
+    for row, clips in zip(heard, sequence.clips, strict=True):
+        wanted = torch.cat([alone[i] for i in dict.fromkeys(clips.tolist())])
+        assert len(wanted) == len(clips) and torch.allclose(row[: len(clips)], wanted, atol=5e-3)
+        assert not row[len(clips) :].any()
+
+
 @pytest.mark.parametrize("features", ["latents", "codes"])
 def test_losses_of_a_mimi_from_the_cache_are_those_from_audio(load, tmp_path, monkeypatch, features):
     mimi_checkpoint(tmp_path / "mimi")
@@ -106,13 +133,15 @@ def test_losses_of_a_mimi_from_the_cache_are_those_from_audio(load, tmp_path, mo
     assert losses(load(*own, "data.features=cache")) == pytest.approx(audio, abs=1e-6)
 
 
-def test_measurements_from_the_cache_are_those_from_audio(load):
+@pytest.mark.parametrize("encoding", ["slice", "words"])
+def test_measurements_from_the_cache_are_those_from_audio(load, encoding):
     """M, its two controls, F and L: the wrong speech is the other utterance's frames, silence is encoded."""
-    encode(load())
+    own = f"data.span_encoding={encoding}"
+    encode(load(own))
     model, tokenizer = build_student(load().model)
     teacher = LiveTeacher(load_teacher(load().model.llm, "cpu"))
     found = []
-    for recipe in (load(), load("data.features=cache")):
+    for recipe in (load(own), load(own, "data.features=cache")):
         planner = planner_for(recipe, recipe.stages["stage1"].sources[:1], model, tokenizer)
         items = held_out(planner, 4, 0)
         assert all(bool(item.sequence.waves) == (recipe.data.features == "audio") for item in items)
@@ -122,7 +151,7 @@ def test_measurements_from_the_cache_are_those_from_audio(load):
         assert (one.key, one.tokens, one.heard) == (other.key, other.tokens, other.heard)
         for name in QUANTITIES:
             assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-3, abs=1e-7), name
-        assert one.misalignment != pytest.approx(one.misalignment_wrong_speech, rel=1e-3)
+        assert one.misalignment != pytest.approx(one.misalignment_wrong_speech, rel=1e-5)
 
 
 def train(recipe_path: Path, recipe: Recipe, *overrides: str) -> list[float]:

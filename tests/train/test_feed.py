@@ -178,10 +178,10 @@ def test_waiting_is_told_apart(teacher) -> None:
         works = [(work.data_wait, work.teacher_wait) for work in feed if [list(work.batches)]]
         return tuple(map(sum, zip(*works, strict=True)))
 
-    data, told = waits(Feed(source([], pause=0.1), teacher, CPU))
-    assert data > 0.3 and told < data / 3
-    data, told = waits(Feed(source([]), Slow(teacher.store), CPU, workers=3))
-    assert told > 0.3 and data < told / 3
+    data, told = waits(Feed(source([], pause=0.2), teacher, CPU))
+    other_data, other_told = waits(Feed(source([]), Slow(teacher.store), CPU, workers=3))
+    assert data > 0.6 and data > other_data  # a busy machine adds to each of them
+    assert other_told > 0.3 and other_told > told
 
 
 def test_a_stopwatch_adds_up_and_begins_anew() -> None:
