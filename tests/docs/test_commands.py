@@ -29,6 +29,7 @@ RUN_BY = {
     "python -m salad_ds.reference": "tests/test_reference.py::test_it_is_written_whole_where_it_belongs",
     "python -m salad_ds.evaluate.harness": "tests/evaluate/test_harness.py",
     "python -m salad_ds.assets": "tests/assets/test_cache.py",
+    "python -m salad_ds.evidence": "tests/evidence/test_main.py",
 }
 """Beginning of a command: the test that runs it."""
 
