@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import hypothesis
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -19,6 +20,8 @@ from salad_ds.assets import resolve
 from tests.tracking_server import gate, tracking_server  # noqa: F401 (fixtures)
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("busy machines", deadline=None)
+hypothesis.settings.load_profile("busy machines")
 
 MARKERS = {
     "assets": "needs packaged real models or corpora (installed by make setup)",

@@ -23,7 +23,7 @@ def written(wave, rate=16000, **how):
 
 
 @given(st.integers(1, 4000), st.sampled_from([8000, 16000, 22050, 24000, 48000]), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_flac_keeps_the_wave_to_half_a_step_and_then_for_ever(samples, rate, seed):
     wave = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
     once, got = decode(encode_flac(wave, rate))
@@ -99,7 +99,6 @@ def test_resampling_keeps_a_tone_and_the_length(source, target):
 
 
 @given(st.floats(0, 0.5), st.floats(0, 0.6))
-@settings(deadline=None)
 def test_cuts_tile_the_wave(first, second):
     wave, (a, b) = tone(), sorted((first, second))
     pieces = []

@@ -47,7 +47,7 @@ def sentencepiece_tokenizer(tmp_path_factory):
     return AutoTokenizer.from_pretrained(directory)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     words=st.lists(WORDS, min_size=1, max_size=12),
     gaps=st.lists(st.sampled_from([" ", "  ", "\n", " \t"]), min_size=11, max_size=11),
@@ -69,7 +69,7 @@ def test_cutting_at_a_word_cuts_the_text_there(tokenizer, words, gaps):
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<file_sep>", "<s>", "</s>"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=st.lists(st.one_of(st.sampled_from([*CONTROLS, " ", "\n"]), WORDS), min_size=1, max_size=12))
 def test_a_corpus_says_no_control_token(tokenizer, sentencepiece_tokenizer, parts):
     """Whatever a text holds, only its first id is special, and its words are cut as those of any text."""

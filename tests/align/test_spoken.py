@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from salad_ds.align.pronounce import VOWELS, by_rules, pronounce, to_arpabet
@@ -53,7 +53,6 @@ def test_what_is_read_in_one_way(text):
     assert not has_readings(text)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=20).filter(lambda t: re.fullmatch(r"\S+", t)), max_size=6), st.sampled_from(READINGS))
 def test_anything_becomes_plain_words(words, reading):
     spoken = spoken_words(words, reading)
@@ -72,7 +71,6 @@ def test_other_languages_keep_their_letters():
     assert plain_word("…") == []
 
 
-@settings(deadline=None)
 @given(st.from_regex(r"[a-z]{1,12}", fullmatch=True))
 def test_every_word_has_a_pronunciation(word):
     for phones in (pronounce(word), by_rules(word)):

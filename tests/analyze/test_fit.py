@@ -17,7 +17,7 @@ def law(e: float, b: float, beta: float, data: np.ndarray) -> np.ndarray:
     return e + b * (data / np.exp(np.log(data).mean())) ** -beta
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(e=st.floats(0.0, 0.5), b=st.floats(0.05, 2.0), beta=st.floats(0.15, 1.2))
 def test_exact_data_give_their_parameters_back(e, b, beta):
     found = fit(AMOUNTS, law(e, b, beta, AMOUNTS), resamples=2)

@@ -22,7 +22,7 @@ def naive(y, design):
     return 1 - left / total, 1 - press / total
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), n=st.integers(6, 30))
 def test_it_is_what_refitting_gives(seed, n):
     random = np.random.default_rng(seed)

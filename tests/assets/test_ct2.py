@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from salad_ds.assets import ct2
@@ -45,14 +45,12 @@ def test_reads_what_was_written():
         model.fp32("x")
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(written(WEIGHTS, {})) - 1))
 def test_a_file_cut_short_anywhere_is_refused(length):
     with pytest.raises(AssetError):
         ct2.read(written(WEIGHTS, {})[:length])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_read_but_never_crashes(noise):
     for data in (noise, written(WEIGHTS, {})[:20] + noise):

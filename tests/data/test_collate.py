@@ -53,7 +53,7 @@ def cells(row: list[Sequence], owner: int) -> list[tuple[int, int | None, int]]:
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(rows=rows_of_sequences, spare=st.one_of(st.none(), st.integers(0, 5)))
 def test_a_batch_is_its_sequences_cell_by_cell(rows, spare):
     longest = max(sum(sequence.positions for sequence in row) for row in rows)
@@ -137,7 +137,7 @@ def test_without_speech_a_silent_span_fills_no_position(rows):
     assert collate([*rows, [heard]], PAD, context=6, dummy=np.zeros(320, np.float32)).audio_lengths.tolist() == [640]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=rows_of_sequences, data=st.data())
 def test_slices_and_cached_frames_are_laid_out_span_by_span(rows, data):
     """Beside whose clip and which of its frames a span takes, nothing depends on how its sound comes."""

@@ -57,7 +57,7 @@ def fill(shards: ShardSet, form: FrameFormat = HALF, leave_out: tuple[int, ...] 
                     put(place, frames_of(samples[place], form))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 15), st.integers(1, 40), st.integers(0, 9))
 def test_codes_are_packed_and_unpacked(data, bits, width, n):
     form = FrameFormat("x", "codes", width, bits)

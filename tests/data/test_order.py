@@ -27,7 +27,7 @@ def test_permutations_differ_by_seed_and_look_random():
     assert follows < 20
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shards=st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any),
     group=st.integers(1, 8),
@@ -76,7 +76,7 @@ def test_a_source_without_samples_has_no_order():
         SourceOrder([0, 0], 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     weights=st.lists(st.sampled_from([0.0, 0.2, 1.0, 2.0, 50.0]), min_size=1, max_size=4).filter(any),
     seed=st.integers(0, 999),

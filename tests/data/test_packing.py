@@ -13,7 +13,7 @@ from salad_ds.data.lanes import WINDOW
 from salad_ds.data.packing import fullest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sizes=st.lists(st.integers(1, 40), max_size=9), room=st.integers(0, 120))
 def test_no_subset_is_fuller_and_of_equals_the_earlier_wins(sizes, room):
     chosen = fullest(sizes, room)

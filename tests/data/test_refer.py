@@ -34,7 +34,7 @@ from salad_ds.data.shards import ShardSet, Word, read_words, words_path, write_w
 from salad_ds.errors import DataError
 from tests.data.range_server import serving
 
-SLOPPY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOPPY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @functools.cache

@@ -49,7 +49,7 @@ def files(directory):
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True), texts, min_size=1,
                        max_size=12), st.integers(1, 5))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_texts_come_back_in_order(tmp_path_factory, rows, per_shard):
     directory = tmp_path_factory.mktemp("s")
     with ShardWriter(directory, "test", per_shard) as writer:
@@ -339,7 +339,7 @@ def test_a_pickled_and_a_forked_set_read_the_same(tmp_path):
 # ---- word times
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=3))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_word_times_come_back(tmp_path_factory, rows):
     directory = tmp_path_factory.mktemp("w")
     fill(directory, n=2)

@@ -58,7 +58,7 @@ def memory():
 
 
 @given(st.integers(0, 50_000), st.integers(0, 50_000))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_ranges_are_the_same_everywhere(server, memory, first, size):
     size = min(size, 50_000 - first)
     path = server.root / "x.bin"
@@ -71,7 +71,7 @@ def test_ranges_are_the_same_everywhere(server, memory, first, size):
 
 
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_walking_gives_what_a_file_gives(server, monkeypatch, data):
     """Blocks that are smaller and larger than what is asked for, and jumps ahead and back."""
     path = server.root / "x.bin"

@@ -176,7 +176,7 @@ def test_micro_batches_cut_the_same_rows_differently(planner, reference, micro_b
     assert {len(step) for step in batches} == {LANES // micro_batch}
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.integers(1, TOTAL - 1), min_size=1, max_size=2, unique=True).map(sorted),
     ranks=st.lists(st.sampled_from([1, 2, 4]), min_size=3, max_size=3),
@@ -206,7 +206,7 @@ def test_the_state_is_a_few_integers(planner):
     assert len(json.dumps(state.as_json())) * 512 / LANES < 200_000
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 99), lanes=st.integers(1, 5), context=st.integers(60, 160), name=st.sampled_from(MIX))
 def test_rows_fit_and_every_sample_comes_once_per_epoch(planner, seed, lanes, context, name):
     planned = with_journal(planner(name, context=context))

@@ -21,7 +21,7 @@ def test_a_word_sounds_until_the_next_begins_and_no_longer_than_its_tail():
     assert frames.taken(0.1, 0.8) == range(0, 36) and list(frames.within(0.35, 2.5)) == [1, 2]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.data())
 def test_spans_that_follow_each_other_share_no_frame_and_leave_none_out(lengths, data):
     """Words may have no length at all, as some aligners say of short ones."""

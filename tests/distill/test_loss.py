@@ -69,7 +69,7 @@ def test_gradcheck_in_float64(form, reduction):
                 assert torch.autograd.gradcheck(loss, (hidden, weight))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 40), chunk=st.integers(1, 50), seed=st.integers(0, 99), form=st.sampled_from(FORMS[:4]))
 def test_the_chunk_size_does_not_matter(rows, chunk, seed, form):
     hidden, weight, targets, labels = make(form, rows, 61, 8, seed=seed)

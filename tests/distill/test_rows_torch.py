@@ -41,7 +41,7 @@ def rows_of(targets):
     return DenseRows(targets.log_probs.clone()) if isinstance(targets, DenseTargets) else targets
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     form=st.sampled_from(["dense", "sparse", "ghost", "none"]), rows=st.integers(1, 9), vocabulary=st.integers(12, 300),
     seed=st.integers(0, 999), alpha=st.sampled_from([0.0, 0.3, 1.0]), scale=st.sampled_from([1.0, 0.4, 2.0]),

@@ -209,7 +209,7 @@ def test_real_vocabularies(run, form, columns):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_small_shape(run, data):
     form = data.draw(st.sampled_from(FORMS))
     columns = data.draw(st.integers(2, 600))

@@ -167,7 +167,7 @@ def test_an_answer_ends_where_it_should(student, questions):
 
 
 @given(row=st.lists(st.integers(100, 40_000), max_size=12), fill=st.integers(0, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_fills_up_a_batch_is_no_answer(tokenizer, row, fill):
     ends = [0, 2]
     text, stop = tokenizer.decode(row).lstrip(), "\n"
@@ -194,7 +194,7 @@ said = st.lists(st.sampled_from(["the", "boat", "a", "lake", "came", "7", "up."]
 
 
 @given(reference=said.filter(spoken_form), text=said)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_errors_are_edits_of_what_is_spoken(reference, text):
     row = scored(reference, Answer(text, 3, "stop"))
     for kind, unit, parts in (("word", "words", str.split), ("character", "characters", list)):

@@ -70,7 +70,7 @@ items = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(prefix=st.lists(tokens, max_size=10), items=items)
 def test_scores_are_those_of_every_option_alone(llm, exact, prefix, items):
     check(llm, exact, prefix, [prompt for prompt, _ in items], [options for _, options in items])

@@ -74,7 +74,7 @@ def waves(*lengths: int, level: float) -> list[np.ndarray]:
     return [level + np.arange(n, dtype=np.float32) / 1000 for n in lengths]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(lengths=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=2, max_size=2))
 def test_controls_keep_every_length(lengths):
     one, donor = (Sequence(str(i), (i,), [], waves(*row, level=i)) for i, row in enumerate(lengths))

@@ -167,7 +167,7 @@ def test_lengths_that_do_not_fit_are_refused(encoder):
             encoder(torch.zeros(1, 4000), lengths)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 200_000))
 def test_hf_frame_arithmetic_is_the_models_own(n):
     made = HF

@@ -54,7 +54,7 @@ def streamed(model, processor, clips, between, pieces) -> SpeechStream:
     return stream
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 11 * FRAME),
     st.lists(st.one_of(st.integers(1, 4 * FRAME), st.just(FRAME), st.just(3 * FRAME)), min_size=1, max_size=4)
@@ -127,7 +127,7 @@ def test_an_encoder_that_looks_ahead_hears_the_clip_when_it_ends(tiny_llm_dir):
             stream.feed(wave(16000))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from([48_000, 44_100, 22_050, 16_000, 8_000, 24_000]),
     st.integers(1, 9000),

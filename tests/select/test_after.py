@@ -20,7 +20,7 @@ from salad_ds.select.stages import stages_on_selection
 from salad_ds.table import read_table
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 30), st.integers(0, 99))
 def test_the_paired_change_of_equal_lengths_is_the_paired_t_test(n, seed):
     random = np.random.default_rng(seed)

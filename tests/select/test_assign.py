@@ -19,7 +19,7 @@ def optimum(costs, low, high):
 
 
 @given(st.integers(1, 9), st.integers(0, 90), st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 0.3]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sizes_keep_their_bounds_and_the_cost_is_the_least(k, more, seed, slack):
     n = k + more
     costs = np.random.default_rng(seed).gamma(0.7, size=(n, k)).astype(np.float32)

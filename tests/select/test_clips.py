@@ -64,7 +64,7 @@ def slow_checksum(data: bytes) -> int:
     return value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60))
 def test_the_checksum_is_ogg_s(data):
     assert checksum(data) == slow_checksum(data)

@@ -24,7 +24,7 @@ def skewed(n, d, seed):
 
 
 @given(st.integers(2, 12), st.integers(120, 700), st.integers(0, 1000))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_sizes_lie_within_a_tenth_of_equal(k, n, seed):
     x = skewed(n, 8, seed)
     found = balanced_kmeans(x, k, seed, steps=4)

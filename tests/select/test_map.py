@@ -10,7 +10,7 @@ from salad_ds.select.map import CENTRE, flatten, project, shown_rows
 from salad_ds.table import read_table
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=12), st.integers(20, 300), st.integers(0, 3))
 def test_every_cluster_is_shown_by_its_share(sizes, points, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))

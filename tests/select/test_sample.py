@@ -43,7 +43,7 @@ def test_inside_a_cluster_every_text_is_as_likely():
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=6), st.integers(0, 1000), st.integers(1, 200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_without_replacement_and_never_from_a_forbidden_cluster(sizes, seed, items):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     p = np.arange(len(sizes), dtype=float)

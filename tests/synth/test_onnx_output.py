@@ -82,7 +82,7 @@ def test_what_fails_on_one_text_costs_that_text(tmp_path):
         speech.run(speech.session(0), {"x": [[1.0]]})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_file_is_refused_by_name(tmp_path_factory, data):
     folder, whole = tmp_path_factory.mktemp("damaged"), model(STYLE_TTS, ["y"])

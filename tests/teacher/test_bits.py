@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from salad_ds.teacher.bits import WIDEST, Cursor, Reader, pack
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(fields=st.lists(st.tuples(st.integers(0, WIDEST), st.integers(0, 2**WIDEST - 1), st.integers(0, 40)),
                        max_size=60))
 def test_fields_come_back(fields: list[tuple[int, int, int]]) -> None:

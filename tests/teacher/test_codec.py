@@ -17,7 +17,7 @@ from tests.teacher.records import any_record, assert_same, logits_of
 RULES = st.one_of(st.builds(TopK, st.integers(1, 160), st.integers(0, 20)), st.builds(Sampled, st.integers(1, 300)))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(seed=st.integers(0, 2**32 - 1), rule=RULES, vocab=st.sampled_from([1, 2, 7, 256, 49152, 65537, 151936]),
        sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4), listed=st.booleans())
 def test_any_records_come_back(seed: int, rule: TopK | Sampled, vocab: int, sizes: list[int], listed: bool) -> None:
@@ -56,7 +56,7 @@ def test_frequent_tokens_cost_less() -> None:
     assert len(codec.encode([record], ranks)[0]) < 0.7 * len(codec.encode([record], ranks[:0])[0])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 30), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6),
        cut=st.one_of(st.none(), st.floats(0, 1)), topk=st.booleans())
 def test_damaged_bytes_are_refused_or_a_record(seed: int, flips: list[tuple[float, int]], cut: float | None,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from salad_ds.teacher import grid
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), least=st.integers(0, 4), beyond=st.integers(-4, 20), uniform=st.floats(0, 1 - 1e-6))
 def test_rounding_is_to_a_neighbour(seed: int, least: int, beyond: int, uniform: float) -> None:
     numbers = np.exp2(np.random.default_rng(seed).random(50) * 30)
@@ -34,7 +34,7 @@ def test_the_mean_is_the_number() -> None:
     assert (found.std(0)[[1, 2, 3, 4, 5]] > 0).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mass=st.one_of(st.floats(0, 1), st.floats(0, 1).map(lambda x: x**9)), uniform=st.floats(0, 1 - 1e-9))
 def test_masses(mass: float, uniform: float) -> None:
     code = grid.pack_mass(np.array([mass]), np.array([uniform]))

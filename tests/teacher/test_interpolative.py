@@ -32,7 +32,7 @@ def read(data: np.ndarray, starts: np.ndarray, sets: list[np.ndarray], units: li
     return np.split(found, np.cumsum([len(s) for s in sets])[:-1])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1), shapes=st.lists(st.tuples(
     st.sampled_from([1, 2, 7, 300, 49152, 151936, 2**24]), st.integers(0, 200), st.booleans()), min_size=1, max_size=8))
 def test_sets_come_back(seed: int, shapes: list[tuple[int, int, bool]]) -> None:
@@ -65,7 +65,7 @@ def test_sets_lie_near_their_entropy() -> None:
     assert entropy <= len(data) / 64 <= 1.035 * entropy
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(min_size=1, max_size=300), sizes=st.lists(st.integers(0, 60), min_size=1, max_size=5),
        bound=st.integers(60, 10**6))
 def test_any_bits_are_sets(data: bytes, sizes: list[int], bound: int) -> None:

@@ -38,7 +38,7 @@ def check_rows(probs: np.ndarray, record, rule: Rule) -> None:
                                atol=0.5 / ENTROPY_STEPS + 2e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), vocab=st.integers(1, 300), k=st.integers(1, 40),
        m=st.integers(0, 20), scale=st.floats(0.0, 40.0))
 def test_topk_of_any_logits(seed: int, rows: int, vocab: int, k: int, m: int, scale: float) -> None:
@@ -68,7 +68,7 @@ def test_topk_of_any_logits(seed: int, rows: int, vocab: int, k: int, m: int, sc
         assert sparse.ids.shape[1] <= k + m and (sparse.weights >= 0).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), vocab=st.integers(1, 300), resolution=st.integers(1, 120),
        scale=st.floats(0.0, 40.0))
 def test_sampled_of_any_logits(seed: int, rows: int, vocab: int, resolution: int, scale: float) -> None:
@@ -121,7 +121,7 @@ def test_sampled_noise_is_the_tail_over_the_resolution() -> None:
     assert noise < 0.5 * float((probs * (1 - probs)).sum()) / 30  # than draws from the whole
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), vocab=st.integers(1, 400), count=st.integers(0, 30), empty=st.floats(0, 1),
        uniform=st.floats(0, 1, exclude_max=True))
 def test_draws_are_systematic(seed: int, vocab: int, count: int, empty: float, uniform: float) -> None:

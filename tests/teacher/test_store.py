@@ -197,7 +197,7 @@ def small(tmp_path_factory) -> TeacherStore:
     return fill(tmp_path_factory.mktemp("small"), [some_text(0), some_text(1)])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_flipped_bit_is_found(small: TeacherStore, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from([small.shards[0].path, small.directory / "store.json"]))
