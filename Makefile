@@ -59,7 +59,7 @@ bench: setup  ## the benchmarks, one page each in docs/bench (let nothing else r
 	$(VENV)/bin/python -m tests.bench.scaling
 
 evidence: setup  ## the grids of experiments that are not run yet, and docs/evidence.md (hours; goes on where it stopped)
-	$(VENV)/bin/python -m salad_ds.evidence run all $(ARGS)
+	$(VENV)/bin/python -m salad_ds.evidence run $(ARGS)
 
 doctor: setup  ## what this machine has and lacks
 	$(VENV)/bin/salad-ds doctor

@@ -90,7 +90,7 @@ setup(
     package_data={
         "salad_ds": ["recipes/*.yaml", "recipes/evidence/*", "assets/requirements.txt", "measure/*.css",
                      "select/*.css", "select/*.js", "serve/static/*", "plan/*.yaml", "evaluate/*.yaml",
-                     "evaluate/tasks/*.yaml"],
+                     "evaluate/tasks/*.yaml", "adapters/*/*"],
         "ds_configs": ["*.json"], "data_prep": ["README.md"],
     },  # fmt: skip
     entry_points={

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from salad_ds.data.preparation import existing, fingerprint, main
 from salad_ds.data.shards import Sample, ShardWriter, finished
@@ -36,6 +37,7 @@ DOMAINS = ("noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.bod
            "noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
            "noun.substance noun.time").split()  # lexicographer files 03-28, as lexnames(5WN) numbers them
 
+T = TypeVar("T")
 UNCOUNTABLE = ("noun.substance", "noun.food", "noun.feeling", "noun.attribute", "noun.state", "noun.phenomenon")
 
 
@@ -134,18 +136,20 @@ def find_files(root: Path) -> dict[str, Path]:
 
 def read_nouns(path: Path) -> dict[int, Synset]:
     """``{offset: synset}``. A line that does not parse is a DataError: the file is not WordNet's."""
-    synsets = {}
+    return {synset.offset: synset for synset in records(path, parse)}
+
+
+def records(path: Path, read: Callable[[str], T]) -> Iterator[T]:
+    """``read`` of every line behind the licence. Raises DataError for one that it does not parse."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if line.startswith(" ") or not line.strip():
                 continue
             try:
-                synset = parse(line)
-            except (ValueError, IndexError):
+                yield read(line)
+            except (ValueError, LookupError):
                 raise DataError(f"{path}: line {number} is not a WordNet 3.0 record",
-                                "use data.noun of wordnet-base") from None
-            synsets[synset.offset] = synset
-    return synsets
+                                f"use {path.name} of wordnet-base") from None
 
 
 def parse(line: str) -> Synset:

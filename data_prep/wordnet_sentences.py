@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.wordnet import DOMAINS, clean_gloss
+from data_prep.wordnet import DOMAINS, clean_gloss, records
 from salad_ds.data.preparation import existing, fingerprint, main
 from salad_ds.data.shards import Sample, ShardWriter, finished
 from salad_ds.errors import DataError
@@ -95,20 +95,17 @@ def read_sentences(files: list[Path]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in files:
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.startswith(" ") or not line.strip():
-                    continue
-                head, _, gloss = line.partition("|")
-                try:
-                    domain = LEXFILES[int(head.split()[1])]
-                except (ValueError, IndexError, KeyError):
-                    raise DataError(f"{path}: line {number} is not a WordNet 3.0 record",
-                                    "use the files of wordnet-base") from None
-                definition, examples = clean_gloss(gloss)
-                for sentence in filter(None, (definition, *examples)):
-                    found.setdefault(sentence.lower().rstrip(".?!"), domain)
+        for domain, gloss in records(path, parse):
+            definition, examples = clean_gloss(gloss)
+            for sentence in filter(None, (definition, *examples)):
+                found.setdefault(sentence.lower().rstrip(".?!"), domain)
     return found
+
+
+def parse(line: str) -> tuple[str, str]:
+    """(domain, gloss). Raises ValueError or LookupError."""
+    head, _, gloss = line.partition("|")
+    return LEXFILES[int(head.split()[1])], gloss
 
 
 def spoken(sentence: str) -> list[str]:

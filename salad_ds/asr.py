@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from salad_ds import onednn
 from salad_ds.audio import checked, resample
 from salad_ds.errors import AssetError
 from salad_ds.files import digest_of
@@ -49,6 +50,7 @@ def recogniser(model: str) -> tuple[Any, Any]:
     device of this worker. Raises AssetError."""
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+    onednn.use()
     where = directory_of(model)
     try:
         loaded = WhisperForConditionalGeneration.from_pretrained(where, dtype=torch.float32).eval()

@@ -181,7 +181,8 @@ def distillation() -> Iterator[Finding]:
     """Which code computes the distillation loss here."""
     import torch
 
-    from salad_ds.distill import backend, products
+    from salad_ds import onednn
+    from salad_ds.distill import backend
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -189,7 +190,7 @@ def distillation() -> Iterator[Finding]:
     except ValueError as error:
         yield Finding(FAULT, "distillation", str(error), f"unset {backend.VARIABLE}")
         return
-    faster = device.type == "cpu" and products.onednn_is_faster()
+    faster = device.type == "cpu" and onednn.is_faster()
     yield Finding(OK, "distillation", f"backend {name}: {reason}" + ("; matrix products by oneDNN" if faster else ""))
 
 

@@ -88,14 +88,20 @@ def encode(recipe: Recipe, batch_seconds: float | None = None) -> EncodeReport:
         named = {name: on_disk(recipe.path(name)) for name in speech_directories(recipe)}
         missing = ranks.first(lambda: [name for name, path in named.items() if not path.exists()])
         paths = [path for name, path in named.items() if name not in missing]
-        ranks.first(lambda: [stack.enter_context(only_writer(path)) for path in paths] and None)
         ranks.first(lambda: [ShardSet.open(path) for path in paths] and None)  # indexes of foreign tars, made once
         corpora = [ShardSet.open(path) for path in paths]
         device = default_device(ranks.local)
         encoder = build_encoder(recipe.model.encoder).to(device)
         form = FrameFormat.of(encoder, recipe.data.cache_dtype, recipe.data.span_encoding)
-        # One looks for all: file systems may show another rank another directory.
-        todo = ranks.first(lambda: [(i, n) for i, shards in enumerate(corpora) for n in pending(shards, form)])
+
+        def claim() -> list[tuple[int, int]]:
+            """(corpus, shard) without a sidecar. Only where there is something to write must this run be alone."""
+            for path, shards in zip(paths, corpora, strict=True):
+                if pending(shards, form):
+                    stack.enter_context(only_writer(path))
+            return [(i, n) for i, shards in enumerate(corpora) for n in pending(shards, form)]
+
+        todo = ranks.first(claim)  # one looks for all: file systems may show another rank another directory
         mine = [(corpora[i], number) for i, number in todo[ranks.rank::ranks.size]]
         speech = sum(seconds_of(*work) for work in mine)
         rejected, began = [], time.monotonic()

@@ -16,6 +16,16 @@ PARENT = "SALAD_DS_PARENT"
 """Process id of the ``salad-ds run`` that launched this rank."""
 
 
+VARIABLES = {
+    "SALAD_DS_HOME": "where models and corpora that are fetched are kept; default: `~/.cache/salad_ds`",
+    "SALAD_DS_TOKEN": "what visitors of `salad-ds serve` must show",
+    "SALAD_DS_DISTILL": "what computes the distillation loss: `triton` or `torch`; default: the first where it can be "
+                        "had (`salad-ds doctor` says)",
+    "SALAD_DS_ONEDNN": "`0`: leave matrix products on the CPU to PyTorch, also where oneDNN is faster",
+}  # fmt: skip
+"""Environment variables that users may set."""
+
+
 def prepare_environment() -> None:
     """How this process and its children should behave on a machine without an accelerator."""
     if any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or Path("/dev/kfd").exists():

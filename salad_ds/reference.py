@@ -22,13 +22,14 @@ from omegaconf import MISSING
 
 from salad_ds.cli import parser
 from salad_ds.config import AT_LEAST_ONE, CHOICES, Recipe
+from salad_ds.environment import VARIABLES
 from salad_ds.errors import EXIT_CODES
 from salad_ds.files import write_text
 from salad_ds.verbs import VERBS
 
 PAGE = Path(__file__).parents[1] / "docs/reference.md"
 GUIDES = PAGE.with_name("guides")
-HEAD = """# Reference: verbs, keys, exit codes
+HEAD = """# Reference: verbs, exit codes, environment, keys
 
 Made by `python -m salad_ds.reference --write` from [`salad_ds/verbs`](../salad_ds/verbs),
 [`salad_ds/config`](../salad_ds/config) and [`salad_ds/errors.py`](../salad_ds/errors.py): change those, not this page.
@@ -46,7 +47,8 @@ item of a list. Numbers must not be negative; *≥ 1* is said where 0 makes no s
 
 
 def page() -> str:
-    parts = [HEAD, "## Verbs\n", COMMON, *verbs(), "## Exit codes\n", exit_codes(), "## Keys of a recipe\n", KEYS]
+    parts = [HEAD, "## Verbs\n", COMMON, *verbs(), "## Exit codes\n", exit_codes(), "## Environment\n", environment(),
+             "## Keys of a recipe\n", KEYS]
     return "\n".join([*parts, *sections(Recipe, "")]).rstrip("\n") + "\n"
 
 
@@ -93,6 +95,10 @@ def meaning(action: argparse.Action) -> str:
 
 def exit_codes() -> str:
     return table(("code", "means"), [(str(code), words) for code, words in EXIT_CODES.items()])
+
+
+def environment() -> str:
+    return table(("variable", "meaning"), [(f"`{name}`", text) for name, text in VARIABLES.items()])
 
 
 def sections(settings: type, above: str) -> Iterator[str]:

@@ -264,11 +264,3 @@ def test_dotted_overrides_reach_every_depth_and_keep_the_rest(minimal):
 def test_paths_lie_below_the_work_directory(minimal):
     recipe = load_recipe(minimal, ["workdir=/data/run"])
     assert recipe.path("speech/a") == Path("/data/run/speech/a") and recipe.path("/other") == Path("/other")
-
-
-def test_a_digest_depends_on_its_sections_alone(minimal):
-    plain, other = load_recipe(minimal), load_recipe(minimal, ["data.context=64", "workdir=elsewhere"])
-    assert plain.digest("model") == other.digest("model") == load_recipe(minimal).digest("model")
-    assert plain.digest("data") != other.digest("data")
-    assert plain.digest("model", "data") == plain.digest("data", "model") != plain.digest("model")
-    assert plain.digest("stages") != load_recipe(minimal, ["stages.stage1.seed=1"]).digest("stages")

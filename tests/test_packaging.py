@@ -93,11 +93,16 @@ def test_an_installed_recipe_finds_what_it_names(installed, tmp_path):
 import salad_ds, salad_ds.config as config
 from pathlib import Path
 from salad_ds.data.prepare import preparer
+from salad_ds.model.adapter_weights import find_adapter, read_adapter
 from salad_ds.train.engine import deepspeed_config
 recipes = Path(salad_ds.__file__).parent / "recipes"
 for path in sorted(recipes.glob("*.yaml")):
     recipe = config.load_recipe(path)
     [preparer(corpus.kind) for corpus in recipe.corpora]
+found = find_adapter("published:smollm2-135m-whisper-base")
+assert read_adapter(found) and (found / "README.md").is_file()
+adapter = config.load_recipe(recipes / "smollm2-135m-whisper-base.yaml")
+deepspeed_config(adapter.stages["stage1"].deepspeed, adapter.stages["stage1"], 2)
 demo = config.load_recipe(recipes / "demo.yaml")
 deepspeed_config(demo.stages["stage1"].deepspeed, demo.stages["stage1"], 2)
 print(Path(salad_ds.__file__).parents[1])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from salad_ds import reference
 from salad_ds.config import CHOICES, known_keys
+from salad_ds.environment import VARIABLES
 from salad_ds.errors import EXIT_CODES
 from salad_ds.verbs import VERBS
 
@@ -32,6 +36,13 @@ def test_every_key_verb_choice_and_exit_code_is_there():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{section}.{name}` |")]
         assert all(f"`{value}`" in row for value in values), row
     assert all(f"\n| {code} | " in page for code in EXIT_CODES)
+
+
+def test_every_variable_that_the_code_reads_is_there():
+    package = Path(reference.__file__).parent
+    named = {name for path in package.rglob("*.py") for name in re.findall(r"SALAD_DS_[A-Z]+", path.read_text())}
+    assert named - {"SALAD_DS_PARENT", "SALAD_DS_STOPPED"} == set(VARIABLES), "those two are between our own processes"
+    assert all(f"| `{name}` | " in reference.page() for name in VARIABLES)
 
 
 def test_defaults_are_those_of_the_code():

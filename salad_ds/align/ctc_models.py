@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salad_ds import onednn
 from salad_ds.errors import AssetError
 
 
@@ -127,4 +128,5 @@ def load_ctc(name: str, device: torch.device) -> CtcModel:
     """The model that ``align.model`` names. Raises AssetError where it cannot be loaded."""
     if name == "hama":
         return Hama()
+    onednn.use()
     return MmsForcedAligner(device) if name == "MMS_FA" else HfCtc(name, device)

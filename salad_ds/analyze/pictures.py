@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
@@ -74,7 +75,7 @@ def laws(found: Sequence[Found], png: Path) -> str:
             axes.plot([], [], color=colours[color], marker=marker, linestyle=line if one.law else "none", label=label)
         axes.set_xlabel("text targets trained on")
         axes.set_ylabel("M, nats per text token")
-        plain_ticks(axes)
+        plain_ticks(axes.yaxis)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncol=1 if narrow else 2)
 
     fitted = sum(one.law is not None for one in shown)
@@ -84,15 +85,15 @@ def laws(found: Sequence[Found], png: Path) -> str:
     return pictured(draw, (3.6 + 0.2 * rows, 3.4 + 0.2 * len(shown)), label, "laws", png)
 
 
-def plain_ticks(axes: Axes) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Ticks of a logarithmic M axis as decimals, whatever part of a decade it spans."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    low, high = axes.get_ylim()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
     if high / low < 3:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", length=0)
+        axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.axes.tick_params(which="minor", length=0)
 
 
 def accuracies(related: Sequence[Related], numbers: dict[int, int], png: Path, name: str) -> str:

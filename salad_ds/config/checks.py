@@ -133,6 +133,11 @@ def check(recipe: Recipe, path: Path) -> None:
             f"{key}.betas",
             f"must be two numbers in [0, 1), not {stage.betas}",
         )
+        refuse(stage.lr_adapter == stage.lr_llm == 0, f"{key}.lr_adapter",
+               "is 0, as lr_llm is: nothing would be trained")  # fmt: skip
+        hears = any(source.kind == "speech" and source.weight for source in stage.sources)
+        refuse(not stage.lr_llm and bool(stage.sources) and not hears, f"{key}.lr_llm",
+               "is 0, and no source is speech: nothing would be learnt")  # fmt: skip
         refuse(not 0 <= stage.decay_share <= 1, f"{key}.decay_share", f"is {stage.decay_share}, not between 0 and 1")
         refuse(
             stage.global_batch % (stage.micro_batch * stage.ranks) != 0,

@@ -46,6 +46,10 @@ class ModelConfig:
     """Its tokenizer; by default that of ``llm``."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    adapter_weights: str | None = None
+    """An adapter that was trained before, for a fresh student to start from: ``published:NAME`` (salad_ds/adapters), a
+    saved student's directory, or one of ``salad-ds export --adapter``. Its sizes must be those of ``adapter``. By
+    default random numbers."""
     dtype: str = "float32"
     """``float32`` or ``bfloat16``. On CPU always float32: bfloat16 is 20-100 times slower there."""
     attention: str = "auto"

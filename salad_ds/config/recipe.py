@@ -18,7 +18,6 @@ from salad_ds.config.stages import TrainConfig
 from salad_ds.config.synth import AlignConfig, SynthConfig, SynthesizeConfig
 from salad_ds.config.teacher import TeacherConfig
 from salad_ds.config.tracking import TrackingConfig
-from salad_ds.files import digest_of
 
 
 @dataclass
@@ -50,10 +49,6 @@ class Recipe:
         if "://" in str(relative):
             return cast(Path, str(relative))
         return Path(self.workdir).expanduser() / Path(relative).expanduser()
-
-    def digest(self, *sections: str) -> str:
-        """Digest of the named top-level sections: what a stage's product depends on."""
-        return digest_of({name: plain(getattr(self, name)) for name in sections})
 
 
 def plain(value: Any) -> Any:

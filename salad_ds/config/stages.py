@@ -35,7 +35,8 @@ class TrainConfig:
     lr_adapter: float = 1e-3
     """Highest learning rate of the adapter (AdamW: the stage's rates, decay, betas and eps)."""
     lr_llm: float = 5e-5
-    """Highest learning rate of the LLM."""
+    """Highest learning rate of the LLM. 0 freezes it, and of the adapter likewise: no gradients, no optimizer state,
+    not in the checkpoints."""
     weight_decay: float = 0.1
     """Of every parameter that is trained, decoupled from the gradient."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])

@@ -2,9 +2,8 @@
 
 - CUDA, bf16 and fp16: dW is accumulated in float32 inside the product (``addmm`` with ``out_dtype``), so that neither a
   second [V, H] nor a pass over it is needed.
-- CPU, float32: PyTorch calls MKL, which takes its AVX-512 kernels only on Intel's processors. On others oneDNN, which
-  is part of PyTorch too, is twice as fast in the same precision. It cannot be told where to write, so it is taken in
-  blocks of the vocabulary that are still in the cache when they are copied or added to where they belong.
+- CPU, float32: oneDNN where that is faster (onednn.py). It cannot be told where to write, so it is taken in blocks of
+  the vocabulary that are still in the cache when they are copied or added to where they belong.
 
 Shape letters: C rows of a chunk, V vocabulary, H width.
 """
@@ -13,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from salad_ds import onednn
 
 BLOCK = 8192
 """Rows of the vocabulary at a time."""
@@ -28,13 +28,13 @@ def project(hidden: Tensor, weight: Tensor, logits: Tensor) -> None:
         torch.mm(hidden, weight.t(), out=logits)
         return
     for start in range(0, len(weight), BLOCK):
-        logits[:, start : start + BLOCK] = _onednn(hidden, weight[start : start + BLOCK])
+        logits[:, start : start + BLOCK] = onednn.product(hidden, weight[start : start + BLOCK])
 
 
 def by_hidden(gradient: Tensor, weight: Tensor, dx: Tensor, scale: float) -> None:
     """``dx`` [C, H] = scale · gradient [C, V] @ weight [V, H]; ``dx`` has the dtype of the others or float32."""
     if _with_onednn(gradient):
-        torch.mul(_onednn(gradient, weight.t()), scale, out=dx)
+        torch.mul(onednn.product(gradient, weight.t()), scale, out=dx)
     elif dx.dtype == gradient.dtype:
         torch.addmm(dx, gradient, weight, beta=0.0, alpha=scale, out=dx)
     else:
@@ -49,7 +49,7 @@ def by_weight(gradient: Tensor, hidden: Tensor, dw: Tensor, first: bool, scale: 
     turned = gradient.t()
     if _with_onednn(gradient):
         columns = (hidden * scale).t().contiguous()
-        _in_blocks(dw, first, lambda rows: _onednn(turned[rows], columns))
+        _in_blocks(dw, first, lambda rows: onednn.product(turned[rows], columns))
     elif dw.dtype == gradient.dtype:
         torch.addmm(dw, turned, hidden, beta=0.0 if first else 1.0, alpha=scale, out=dw)
     elif gradient.is_cuda and _accumulates(gradient.dtype, gradient.device):
@@ -80,23 +80,4 @@ def _accumulates(dtype: torch.dtype, device: torch.device) -> bool:
 
 def _with_onednn(like: Tensor) -> bool:
     return like.device.type == "cpu" and like.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) \
-        and onednn_is_faster()
-
-
-@lru_cache
-def onednn_is_faster() -> bool:
-    """Whether this is a CPU on which MKL leaves AVX-512 aside."""
-    cpu = Path("/proc/cpuinfo")
-    return (
-        torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and cpu.is_file()
-        and "GenuineIntel" not in cpu.read_text()
-    )
-
-
-def _onednn(x: Tensor, weight: Tensor) -> Tensor:
-    """x [M, K] @ weight [N, K].T, float32"""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        and onednn.is_faster()

@@ -25,6 +25,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from salad_ds import onednn
 from salad_ds.assets import resolve
 from salad_ds.audio import resample
 from salad_ds.errors import DataError, RecipeError
@@ -122,6 +123,7 @@ class SpeechLLM:
             if kind is None:
                 raise RecipeError(f"transformers has no {self.config.model_type} that reads and hears",
                                   "evaluate a speech LLM of transformers")
+            onednn.use()
             dtype = "auto" if self.device.type == "cuda" else torch.float32
             try:
                 model, loaded = kind.from_pretrained(

@@ -1,8 +1,9 @@
-"""Running a grid: each cell is ``precompute``, ``train`` and ``measure`` in a work directory of its own.
+"""Running a grid: each run is ``precompute``, ``train`` and ``measure`` in a work directory of its own, with ``select``
+before them where it trains on what Stage II selects.
 
-What cells share lies in the recipe's work directory and is linked into each: texts, speech with its cached frames, the
-teacher's store. A cell that is done has a ``result.json`` of the same recipe and shards and is not run again; one that
-was stopped goes on at its newest checkpoint. Cells have one rank, so ``jobs`` of them run side by side: small models
+What runs share lies in the recipe's work directory and is linked into each: texts, speech with its cached frames, the
+teacher's store. A run that is done has a ``result.json`` of the same recipe and shards and is not run again; one that
+was stopped goes on at its newest checkpoint. A run has one rank, so ``jobs`` of them run side by side: small models
 fill no more than a core.
 """
 
@@ -15,22 +16,23 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from salad_ds.config import Recipe, load_recipe, plain
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import RecipeError, SaladError, Stopped
-from salad_ds.evidence.grid import Cell, overrides_of, recipe_of
+from salad_ds.evidence.grid import STAGES, Cell, overrides_of, run_name
 from salad_ds.files import digest_of, read_json, write_json
 from salad_ds.progress import clock
+from salad_ds.select.stages import stages_on_selection
 from salad_ds.train.stop import StopRequests
 
-STAGE = "stage1"
 SHARED = ("text", "speech", "teachers")
-"""Directories of the shared work directory that every cell sees as its own."""
+"""Directories of the shared work directory that every run sees as its own."""
 RESULT = "result.json"
 
 
@@ -44,37 +46,60 @@ class Grid:
     directory: str = "cells"
 
     def place(self, cell: Cell) -> Path:
-        """The cell's work directory."""
+        """The work directory of the cell's run. Cells of the same settings have the same one."""
+        return self.root.path(self.directory) / self.loaded(cell.overrides)[0]
+
+    @cached_property
+    def loaded(self) -> Callable[[tuple[str, ...]], tuple[str, Recipe]]:
+        """Overrides of a cell → (name of its run, its recipe but for name and workdir). Recipes take long to load."""
+        plainly = load_recipe(self.recipe)
+
+        def load(own: tuple[str, ...]) -> tuple[str, Recipe]:
+            recipe = load_recipe(self.recipe, [*self.shared, *own])
+            return run_name(recipe, plainly), recipe
+
+        return cache(load)
+
+    def label(self, cell: Cell) -> Path:
+        """A link to it that tells people what it is."""
         return self.root.path(self.directory) / cell.experiment / cell.name
 
-    @property
+    @cached_property
     def root(self) -> Recipe:
+        """The recipe of what cells share."""
         return load_recipe(self.recipe, self.shared)
 
     def recipe_of(self, cell: Cell) -> Recipe:
-        return recipe_of(cell, self.recipe, self.shared, self.place(cell))
+        return replace(self.loaded(cell.overrides)[1], workdir=str(self.place(cell)))
+
+    def stage(self, cell: Cell) -> str:
+        """What the run's own stage is called."""
+        return STAGES[cell.first is not None]
 
     def digest(self, cell: Cell) -> str:
-        """Of all that its result depends on. Raises DataError where shared data are missing."""
+        """Of all that its result depends on. Raises DataError where shards are missing."""
         from salad_ds.train.loop import stage_digest
 
         self.link(cell)
         recipe = self.recipe_of(cell)
-        measured = ShardSet.open(recipe.path(recipe.measure.speech)).identity()
-        return digest_of([stage_digest(recipe, STAGE), plain(recipe.measure), measured])
+        measured = [ShardSet.open(recipe.path(one)).identity()
+                    for one in (recipe.measure.speech, *(one.path for one in recipe.measure.sets))]
+        return digest_of([stage_digest(recipe, self.stage(cell)), plain(recipe.measure), measured])
 
     def link(self, cell: Cell) -> None:
-        """Make the cell's directory, with links to what is shared."""
+        """Make the run's directory, with links to what is shared and to the student that it starts from."""
         place = self.place(cell)
         place.mkdir(parents=True, exist_ok=True)
         for name in SHARED:
-            shared = self.root.path(name).absolute()
-            shared.mkdir(parents=True, exist_ok=True)
-            if not (place / name).is_symlink():
-                (place / name).symlink_to(shared, target_is_directory=True)
+            self.root.path(name).mkdir(parents=True, exist_ok=True)
+            point(place / name, self.root.path(name))
+        if cell.first:
+            point(place / STAGES[0], self.place(cell.first) / STAGES[0])
+        self.label(cell).parent.mkdir(parents=True, exist_ok=True)
+        point(self.label(cell), place)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """What the cell came to; None if it is not done, or was done with other settings or data."""
+        """What the run came to; None if it is not done, or was done with other settings or data."""
         path = self.place(cell) / RESULT
         if not path.is_file():
             return None
@@ -82,39 +107,51 @@ class Grid:
         return found if found["digest"] == self.digest(cell) else None
 
     def commands(self, cell: Cell) -> Iterator[list[str]]:
-        own = [str(self.recipe), *overrides_of(cell, self.shared, self.place(cell))]
-        stage = self.recipe_of(cell).stages[STAGE]
+        """The run's verbs."""
+        recipe, name = self.recipe_of(cell), self.stage(cell)
+        own, stage = [str(self.recipe), *overrides_of(cell, self.shared, self.place(cell))], recipe.stages[name]
         if stage.ranks != 1:
-            raise RecipeError(f"stages.{STAGE}.ranks is {stage.ranks}: a cell has one rank", "run more cells: --jobs")
-        if stage.alpha and self.recipe_of(cell).teacher.mode == "store":
+            raise RecipeError(f"stages.{name}.ranks is {stage.ranks}: a run has one rank", "run more of them: --jobs")
+        if name in stages_on_selection(recipe):
+            yield ["select", *own]
+            if recipe.data.features == "cache":
+                yield ["encode", *own]
+        if stage.alpha and recipe.teacher.mode == "store":
             yield ["precompute", *own]
-        yield ["train", *own, "--stage", STAGE]
-        yield ["measure", *own, "--checkpoint", STAGE]
+        yield ["train", *own, "--stage", name]
+        yield ["measure", *own, "--checkpoint", name]
+
+
+def point(link: Path, target: Path) -> None:
+    """Let ``link`` lead to ``target``, also where the work directory was moved since it did."""
+    if link.is_symlink() and link.readlink() != target.absolute():
+        link.unlink()
+    if not link.is_symlink():
+        link.symlink_to(target.absolute(), target_is_directory=True)
 
 
 class Running:
-    """A cell under way: its verbs, one process after another, with their output in ``log.txt``."""
+    """A run under way: its verbs, one process after another, with their output in ``log.txt``."""
 
     def __init__(self, grid: Grid, cell: Cell) -> None:
-        self.cell, self.place, self.began = cell, grid.place(cell), time.monotonic()
-        self.digest, self.commands = grid.digest(cell), deque(grid.commands(cell))
+        self.grid, self.cell, self.place, self.began = grid, cell, grid.place(cell), time.monotonic()
+        grid.link(cell)
+        self.commands = deque(grid.commands(cell))
         self.log: IO[str] = open(self.place / "log.txt", "a", encoding="utf-8")
         self.threads = grid.recipe_of(cell).threads or 1
         self.job = self.start()
 
     def start(self) -> subprocess.Popen[str]:
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.threads))
-        if not os.path.exists("/dev/nvidia0"):
-            environment["DS_ACCELERATOR"] = "cpu"
         self.verb = self.commands[0][0]
         job = subprocess.Popen([sys.executable, "-m", "salad_ds", *self.commands.popleft()], text=True,
                                stdout=self.log, stderr=self.log, env=environment)  # fmt: skip
         if self.verb == "precompute":
-            job.wait()  # cells share a store, which has one writer
+            job.wait()  # runs share a store, which has one writer
         return job
 
     def ended(self) -> bool:
-        """Whether the cell is done; starts its next verb where one has ended. Raises SaladError where one failed."""
+        """Whether the run is done; starts its next verb where one has ended. Raises SaladError where one failed."""
         code = self.job.poll()
         if code is None:
             return False
@@ -127,14 +164,20 @@ class Running:
             self.job = self.start()
             return False
         self.log.close()
-        told = read_json(self.place / f"measure/{STAGE}.json")
-        words = self.place / f"measure/{STAGE}/words.json"
-        path = self.place / RESULT
-        write_json(path, {"schema": 1, "digest": self.digest, "experiment": self.cell.experiment,
-                          "cell": self.cell.name, "levels": self.cell.levels, "seed": self.cell.seed,
-                          "machine": machine(), "measured": {k: v for k, v in told.items() if k != "utterances"},
-                          "words": read_json(words)["overall"]["word"] if words.is_file() else None})
+        write_json(self.place / RESULT, self.result())
         return True
+
+    def result(self) -> dict[str, Any]:
+        stage, cell = self.grid.stage(self.cell), self.cell
+        about = self.place / f"measure/{stage}"
+        sets = {one.name: read_json(about / f"{one.name}.json") for one in self.grid.recipe_of(cell).measure.sets}
+        told = read_json(self.place / f"measure/{stage}.json")
+        words = about / "words.json"
+        return {"schema": 1, "digest": self.grid.digest(cell), "experiment": cell.experiment, "cell": cell.name,
+                "levels": cell.levels, "seed": cell.seed, "machine": machine(),
+                "measured": {key: value for key, value in told.items() if key != "utterances"},
+                "sets": {name: {"overall": one["overall"], "groups": one["groups"]} for name, one in sets.items()},
+                "words": read_json(words)["overall"]["word"] if words.is_file() else None}  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -145,25 +188,27 @@ def machine() -> dict[str, Any]:
 
 
 def run(grid: Grid, jobs: int, minutes: float) -> int:
-    """Run the cells that are not done, ``jobs`` at a time; returns how many were run to their end.
+    """Run the cells that are not done, and before them those that they start from, ``jobs`` at a time; returns how many
+    were run to their end.
 
     After ``minutes`` (0: no limit), or when told to stop, the running ones are told to write a checkpoint, and Stopped
-    is raised. Raises SaladError when a cell fails, once the others beside it have ended.
+    is raised. Raises SaladError when a run fails, once the others beside it have ended.
     """
-    todo = deque(cell for cell in grid.cells if grid.result(cell) is None)
+    todo = missing(grid)
     total, began, running, failed = len(todo), time.monotonic(), list[Running](), list[SaladError]()
     done, end = 0, time.monotonic() + minutes * 60 if minutes else float("inf")
-    print(f"{len(grid.cells) - total} of {len(grid.cells)} cells are done, {total} to run", flush=True)
+    print(f"{sum(grid.result(cell) is not None for cell in grid.cells)} of {len(grid.cells)} cells are done, "
+          f"{total} runs to do", flush=True)
     with StopRequests(signal.SIGINT, says="stopping; running cells write a checkpoint") as stop:
         while running or (todo and not failed):
-            while todo and not failed and len(running) < jobs and not stop.asked:
-                cell = todo.popleft()
+            while len(running) < jobs and not stop.asked and not failed and (cell := startable(todo, running)):
+                todo.remove(cell)
                 print(f"[{total - len(todo)}/{total}] {cell.experiment} {cell.name}", flush=True)
                 running.append(Running(grid, cell))
             time.sleep(0.5)
             if stop.asked or time.monotonic() > end:
                 stop_all(running)
-                raise Stopped(f"stopped with {done} of {total} cells run", "the same command goes on where it stopped")
+                raise Stopped(f"stopped with {done} of {total} runs done", "the same command goes on where it stopped")
             for one in list(running):
                 try:
                     if not one.ended():
@@ -178,6 +223,18 @@ def run(grid: Grid, jobs: int, minutes: float) -> int:
     if failed:
         raise failed[0]
     return done
+
+
+def missing(grid: Grid) -> list[Cell]:
+    """The cells that are not done, in their order; each has what it starts from before it."""
+    wanted = {grid.place(cell): cell for own in grid.cells for cell in (own.first, own) if cell}
+    return [cell for cell in wanted.values() if grid.result(cell) is None]
+
+
+def startable(todo: list[Cell], running: list[Running]) -> Cell | None:
+    """The next cell whose first stage is done."""
+    awaited = [cell.overrides for cell in (*todo, *(one.cell for one in running))]
+    return next((cell for cell in todo if cell.first is None or cell.first.overrides not in awaited), None)
 
 
 def stop_all(running: list[Running]) -> None:

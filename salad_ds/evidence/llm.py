@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
+from salad_ds import onednn
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import SaladError
 from salad_ds.files import atomic_path, digest_of, read_json, sole_writer, write_json
@@ -65,6 +66,7 @@ def train_llm(texts: Path, out: Path, held: Path | None = None, settings: Settin
     with sole_writer(out) as free:
         if not free:
             raise SaladError(f"another run is training {out}", "wait for it to end")
+        onednn.use()
         read = [shards.read(i).text for i in range(len(shards))]
         vocabulary = train_tokenizer(read, out, settings.vocabulary, digest)
         model = LlamaForCausalLM(config_of(settings, vocabulary.get_piece_size()))

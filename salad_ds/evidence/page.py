@@ -6,18 +6,18 @@ Made from the CSV files of ``docs/evidence`` (collect.py) alone. Text that a per
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from salad_ds.analyze.fit import LEAST, fit
 from salad_ds.errors import DataError
-from salad_ds.evidence.collect import DONE, NOT_RUN, WORDS, Row, read_csv
+from salad_ds.evidence.collect import CHANGE, DONE, DRAWN, NOT_RUN, SET, WORDS, Row, grouped, read_csv, with_ending
 from salad_ds.evidence.grid import DIRECTORY, Experiment, experiments, load_experiment
-from salad_ds.evidence.pictures import curves_picture
-from salad_ds.evidence.relation import relation
+from salad_ds.evidence.pictures import changes_picture, curves_picture, relation_picture
+from salad_ds.evidence.relation import comparable, relation
 from salad_ds.files import write_text
 
 COMMAND = "python -m salad_ds.evidence"
@@ -26,18 +26,27 @@ HEARS = 0.3
 """How far M must lie below the wrong-speech control, and below the M of a student without sound, to be in bold."""
 DEAF = ("search", "set-up", "deaf")
 """Experiment, axis and level of that student."""
+SURE = {"sure_hearing": "too sure: hearing", "sure_reading": "reading"}
+"""Columns that are shown where they were measured."""
 
 
 def write_page(out: Path, page: Path, recipes: Path = DIRECTORY) -> None:
     """Write ``page`` and the pictures below ``out`` from the tables there."""
     kept = dict(SAID.findall(page.read_text())) if page.is_file() else {}
-    parts = [HEAD.format(command=COMMAND)]
+    parts = [HEAD.format(command=COMMAND, least=LEAST)]
+    deaf = deaf_students(out)
     for number, name in enumerate(experiments(recipes), 1):
         experiment = load_experiment(name, recipes)
-        parts += section(number, name, experiment, out, page.parent, kept)
-    every = [row for name in experiments(recipes) for row in read_csv(out / f"{name}.csv")]
+        parts += section(number, name, experiment, deaf, out, page.parent, kept)
+    every = [row | {"experiment": name} for name in experiments(recipes) for row in read_csv(out / f"{name}.csv")]
+    alike = comparable(every)
     parts += ["## M against hearing, F against reading, over all runs\n", ASKED, f"`{COMMAND} page`\n",
-              *relation(every), marked("relation", kept)]  # fmt: skip
+              *relation(alike)]  # fmt: skip
+    if alike:
+        picture = relation_picture(alike, out / "relation.png")
+        parts.append(shown("Words heard against M, words read against F", picture, page.parent))
+    parts.append(marked("relation", kept))
+    parts += ["## An adapter to begin with\n", ADAPTER, marked("adapter", kept)]
     write_text(page, "\n".join(parts) + "\n")
 
 
@@ -53,14 +62,26 @@ make evidence                                      # all that follows, in its or
 {command} list                     # what is done, and what is not
 ```
 
+An experiment is a YAML file of [`salad_ds/recipes/evidence`](../salad_ds/recipes/evidence); one of your own goes beside
+them, or with a set-up of its own into another directory (`--recipes`). Runs that two experiments share are run once.
+
 **M**: KL from the student reading to the student hearing, nats per text token, on utterances that neither student nor
-LLM was trained on; *wrong*, *silence*: the same with another utterance's speech and with none. *below*: how far M lies
-below *wrong*, with the standard error of their paired difference over utterances. **F**: KL from the LLM it was,
+LLM was trained on; *wrong*, *silence*: the same with another utterance's speech and with none. *below*: how far M
+lies below *wrong*, with the standard error of their paired difference over utterances. **F**: KL from the LLM it was,
 reading. *words*: of those behind a span, how many are the student's likeliest when it reads the span, hears it, hears
 another. *below deaf*: how far M lies below that of the student of the first table that was trained on silence of the
-same length: it knows how long words last, and nothing else. In bold: at least 30 % below both. *at*: the step of the
-first probe at which M was 30 % below *wrong*. One line per run; ± is one standard error over utterances of that run,
-not over runs: compare seeds for that.
+same length, with the same seed: it knows how long words last, and nothing else. *M* of something: on other speech
+than the held-out utterances. *clusters drawn from*: the perplexity of a drawn text's cluster. *too sure*: NLL of the
+true words less the entropy of what the student says, nats per token, 0 where it is calibrated. In bold: at least 30 %
+below both. *at*: the step of the first probe at which M was 30 % below *wrong*. One line per run, which experiments
+share where it is the same; ± is one standard error over utterances of that run, not over runs: compare seeds for
+that. In brackets behind an M: what it is above that of the level which is named over the table, with the same seed,
+paired over the utterances on which both were measured.
+
+The second table of an experiment is of the probes within training: the least M, *at* how many text targets, and M at
+the end, in bold where it has grown again by more than two standard errors. For the other runs,
+`M(D) = E + B · (D / unit)^(−β)`, D in text targets, with 95 % intervals (`salad_ds.analyze.fit`,
+{least} points or more).
 """
 
 
@@ -69,16 +90,31 @@ it over its runs for the accuracy of spoken and written benchmarks.
 """
 
 
-def section(number: int, name: str, experiment: Experiment, out: Path, root: Path, kept: dict[str, str]) -> list[str]:
+ADAPTER = """The same loss before an LLM that was not made for the purpose: SmolLM2-135M, frozen, behind packaged
+Whisper base and a small adapter, which comes with this package
+(`model.adapter_weights=published:smollm2-135m-whisper-base`). Its
+[recipe](../salad_ds/recipes/smollm2-135m-whisper-base.yaml) has the commands, its
+[card](../salad_ds/adapters/smollm2-135m-whisper-base/README.md) all figures.
+"""
+
+
+def deaf_students(out: Path) -> dict[float, Row]:
+    """The student without sound of each seed."""
+    return {row["seed"]: row for row in read_csv(out / f"{DEAF[0]}.csv")
+            if row.get(DEAF[1]) == DEAF[2] and row["status"] == DONE}  # fmt: skip
+
+
+def section(
+    number: int, name: str, experiment: Experiment, deaf: dict[float, Row], out: Path, root: Path, kept: dict[str, str]
+) -> list[str]:
     rows, curves = read_csv(out / f"{name}.csv"), read_csv(out / f"{name}-curves.csv")
     done = [row for row in rows if row["status"] == DONE]
-    controls = [row for row in read_csv(out / f"{DEAF[0]}.csv") if row.get(DEAF[1]) == DEAF[2]]
-    deaf = next((row for row in controls if row["status"] == DONE), None)
     parts = [f"## {number}. {experiment.title}\n", experiment.question.strip() + "\n",
              f"`{COMMAND} run {name}`" + (f" → [`{name}.csv`](evidence/{name}.csv), [`{name}-curves.csv`]"
                                           f"(evidence/{name}-curves.csv)" if rows else "") + "\n"]  # fmt: skip
     if experiment.needs:
         parts.append(f"Not run: {experiment.needs.strip()}\n")
+    parts += [f"In brackets: less that of {axis} {level}.\n" for axis, level in experiment.against.items() if rows]
     parts += [table(experiment, rows, curves, deaf), ""] if rows else [f"{NOT_RUN.capitalize()}: no cell of it yet.\n"]
     if done:
         machines = sorted({row["machine"] for row in done})
@@ -86,11 +122,19 @@ def section(number: int, name: str, experiment: Experiment, out: Path, root: Pat
         seeds = ", ".join(f"{seed:.0f}" for seed in sorted({row["seed"] for row in done}))
         parts.append(f"{len(done)} of {len(rows)} cells; {hours:.1f} h of training on {'; '.join(machines)} (one core "
                      f"per cell); seeds {seeds}; M on {done[0]['items']:.0f} utterances.\n")  # fmt: skip
+    reference = ", ".join(f"{axis} {level}" for axis, level in experiment.against.items())
+    if picture := changes_picture(done, list(experiment.axes), reference, out / f"{name}-changes.png"):
+        parts.append(shown(f"What M is above that of {reference}", picture, root))
     if curves:
         picture = curves_picture(curves, list(experiment.axes), out / f"{name}.png")
-        parts.append(f"![{experiment.title}]({picture.relative_to(root)})\n")
+        parts.append(shown(experiment.title, picture, root))
         parts += laws(curves, list(experiment.axes))
     return [*parts, marked(name, kept)]
+
+
+def shown(title: str, picture: Path, root: Path) -> str:
+    """A picture on a page that lies in ``root``."""
+    return f"![{title}]({os.path.relpath(picture, root)})\n"
 
 
 def marked(name: str, kept: dict[str, str]) -> str:
@@ -98,32 +142,57 @@ def marked(name: str, kept: dict[str, str]) -> str:
     return f"<!-- said {name} -->\n{kept.get(name, '')}<!-- /said -->\n"
 
 
-def table(experiment: Experiment, rows: list[Row], curves: list[Row], deaf: Row | None) -> str:
+def table(experiment: Experiment, rows: list[Row], curves: list[Row], deaf: dict[float, Row]) -> str:
+    """``deaf``: see deaf_students."""
     axes = list(experiment.axes)
     probes = {tuple(own[0][name] for name in [*axes, "seed"]): own for own in grouped(curves, [*axes, "seed"])}
-    head = [*axes, "seed", "M", "wrong", "silence", "below", "below deaf", "F", "words: read", "heard", "other", "at",
-            "steps", "targets", "min"]
+    sets = [name for name in rows[0] if name.startswith(f"m{SET}")]
+    sure = [name for name in SURE if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
+    others = [f"M {name.split(SET)[1]}" for name in sets]
+    drawn = ["clusters drawn from", "largest share"] if DRAWN[0] in rows[0] else []
+    head = [*axes, "seed", *drawn, "M", "wrong", "silence", "below", "below deaf", *others, "F",
+            *(SURE[name] for name in sure), "words: read", "heard", "other", "at", "steps", "targets", "min"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         own = [str(row[axis]) for axis in axes] + [f"{row['seed']:.0f}"]
         seen = probes.get(tuple(row[name] for name in [*axes, "seed"]), [])
-        own += numbers(row, seen, deaf) if row["status"] == DONE else [NOT_RUN] + ["–"] * 12
+        if row["status"] == DONE:
+            own += drawn_from(row) if drawn else []
+            own += numbers(row, seen, deaf.get(row["seed"]), sets, sure)
+        else:
+            own.append(row["status"])
+        own += ["–"] * (len(head) - len(own))
         lines.append("| " + " | ".join(own) + " |")
     return "\n".join(lines)
 
 
-def numbers(row: Row, probes: list[Row], deaf: Row | None) -> list[str]:
+def numbers(row: Row, probes: list[Row], deaf: Row | None, sets: list[str], sure: list[str]) -> list[str]:
     below, error = below_of(row)
     first = next((one["step"] for one in probes if 1 - one["m"] / one["wrong"] >= HEARS), None)
     alike = deaf is not None and deaf["tokens"] == row["tokens"] and deaf["items"] == row["items"]
     over = 1 - row["m"] / deaf["m"] if alike and deaf else float("nan")
     mark = "**" if min(below, over) >= HEARS else ""
-    return [f"{row['m']:.3f} ± {row['m_se']:.3f}", f"{row['wrong']:.3f}", f"{row['silence']:.3f}",
+    return [mean_of(row, "m", CHANGE), f"{row['wrong']:.3f}", f"{row['silence']:.3f}",
             f"{mark}{100 * below:.0f} ± {100 * error:.0f} %{mark}", f"{mark}{100 * over:.0f} %{mark}" if alike else "–",
-            f"{row['f']:.3f}",
+            *(mean_of(row, name, name.replace("m", CHANGE, 1)) for name in sets), f"{row['f']:.3f}",
+            *("–" if np.isnan(row[name]) else f"{row[name]:+.3f}" for name in sure),
             *("–" if np.isnan(row[name]) else f"{100 * row[name]:.1f} %" for name in WORDS),
             "–" if first is None else f"{first:.0f}", f"{row['steps']:,.0f}", f"{row['targets']:,.0f}",
             f"{row['seconds'] / 60:.1f}"]  # fmt: skip
+
+
+def drawn_from(row: Row) -> list[str]:
+    """How many equal clusters a draw would be as uncertain with, and the share that one cluster gave."""
+    return [f"{row['effective']:.1f} of {row['clusters']:.0f}", f"{100 * row['largest']:.0f} %"]
+
+
+def mean_of(row: Row, name: str, change: str) -> str:
+    """The column ``name``, and in brackets that of the paired ``change`` where there is one."""
+
+    def both(column: str, sign: str = "") -> str:
+        return f"{row[column]:{sign}.3f} ± {row[with_ending(column, '_se')]:.3f}"
+
+    return both(name) + (f" ({both(change, '+')})" if np.isfinite(row.get(change, np.nan)) else "")
 
 
 def below_of(row: Row) -> tuple[float, float]:
@@ -132,29 +201,39 @@ def below_of(row: Row) -> tuple[float, float]:
 
 
 def laws(curves: list[Row], axes: list[str]) -> list[str]:
-    """A law of M over text targets for every curve that is long enough, as a table."""
+    """The probes of every run within training: where M was least and how it ended, and a law of M over text targets for
+    a curve that is long enough and does not grow again. As a table."""
     lines = []
     for own in grouped(curves, [*axes, "seed"]):
         points = [row for row in own if row["targets"] > 0]
-        label = ", ".join(f"{axis} {own[0][axis]}" for axis in axes) + f", seed {own[0]['seed']:.0f}"
-        try:
-            data, m, errors = (np.array([row[name] for row in points]) for name in ("targets", "m", "m_se"))
-            law = fit(data, m, errors)
-        except DataError:
+        if not points:
             continue
-        (e0, b0, beta0), (e1, b1, beta1) = law.low, law.high
-        lines.append(f"| {label} | {law.e:.3f} [{e0:.3f}, {e1:.3f}] | {law.b:.3f} [{b0:.3f}, {b1:.3f}] | "
-                     f"{law.beta:.2f} [{beta0:.2f}, {beta1:.2f}] | {law.unit:,.0f} | {law.r2:.2f} | {law.points} |")
+        label = ", ".join(f"{axis} {own[0][axis]}" for axis in axes) + f", seed {own[0]['seed']:.0f}"
+        least, last = min(points, key=lambda row: row["m"]), points[-1]
+        seen = [f"{least['m']:.3f}", f"{least['targets']:,.0f}", f"{last['m']:.3f}"]
+        if grows(least, last):
+            seen[-1] = f"**{seen[-1]}**"
+        lines.append("| " + " | ".join([label, *seen, *law_of(points)]) + " |")
     if not lines:
         return []
-    return [f"`M(D) = E + B · (D / unit)^(−β)` over the probes within training, D in text targets, 95 % intervals "
-            f"(`salad_ds.analyze.fit`; {LEAST} points or more):\n", "| run | E | B | β | unit | R² | points |",
-            "|---|---|---|---|---|---|---|", *lines, ""]  # fmt: skip
+    return ["The probes within training:\n", "| run | least M | at | last M | E | B | β | unit | R² | points |",
+            "|---|---|---|---|---|---|---|---|---|---|", *lines, ""]  # fmt: skip
 
 
-def grouped(rows: list[Row], names: list[str]) -> list[list[Row]]:
-    """Rows that agree in ``names``, in the order of their first."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[name] for name in names), []).append(row)
-    return list(found.values())
+def grows(least: Row, last: Row) -> bool:
+    return last["m"] - least["m"] > 2 * float(np.hypot(last["m_se"], least["m_se"]))
+
+
+def law_of(points: list[Row]) -> list[str]:
+    """Cells of the table."""
+    none = ["–"] * 5 + [f"{len(points)}"]
+    if grows(min(points, key=lambda row: row["m"]), points[-1]):
+        return none
+    try:
+        data, m, errors = (np.array([row[name] for row in points]) for name in ("targets", "m", "m_se"))
+        law = fit(data, m, errors)
+    except DataError:
+        return none
+    (e0, b0, beta0), (e1, b1, beta1) = law.low, law.high
+    return [f"{law.e:.3f} [{e0:.3f}, {e1:.3f}]", f"{law.b:.3f} [{b0:.3f}, {b1:.3f}]",
+            f"{law.beta:.2f} [{beta0:.2f}, {beta1:.2f}]", f"{law.unit:,.0f}", f"{law.r2:.2f}", f"{law.points}"]

@@ -1,11 +1,18 @@
-"""M against data seen, with its control, of every run of an experiment."""
+"""Pictures of an experiment: M against data seen, with its control, of every run; what each run's M is above that of
+the run which it is held against. And of all experiments: words heard against M, words read against F."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from salad_ds.evidence.collect import Row
+import numpy as np
+
+from salad_ds.evidence.collect import CHANGE, SET, Row, grouped, with_ending
 from salad_ds.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LIKE = ("-", "--", ":", "-.")
 
@@ -13,21 +20,22 @@ LIKE = ("-", "--", ":", "-.")
 def curves_picture(rows: list[Row], axes: list[str], path: Path) -> Path:
     """M (and in grey the wrong-speech control), and F, over the text targets seen. Colour: the first axis' level; line:
     the second's; seeds share both."""
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from salad_ds.analyze.pictures import plain_ticks
 
-    runs: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        runs.setdefault((*(str(row[axis]) for axis in axes), f"{row['seed']:.0f}"), []).append(row)
-    firsts = list(dict.fromkeys(run[0] for run in runs))
-    others = list(dict.fromkeys(", ".join(run[1:-1]) for run in runs))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
+    runs = [((own := [str(points[0][axis]) for axis in axes])[0], ", ".join(own[1:]), points)
+            for points in grouped(rows, [*axes, "seed"])]
+    firsts, others = (list(dict.fromkeys(names)) for names in list(zip(*runs, strict=True))[:2])
+    palette = colormaps["tab10" if len(firsts) <= 10 else "tab20"]
+    colours = [palette(i) for i in range(palette.N)]
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
     told = set()
-    for run, points in runs.items():
-        colour, like = f"C{firsts.index(run[0]) % 10}", LIKE[others.index(", ".join(run[1:-1])) % len(LIKE)]
-        label = ", ".join(filter(None, [f"{axes[0]} {run[0]}", ", ".join(run[1:-1])]))
+    for first, rest, points in runs:
+        colour, like = colours[firsts.index(first) % len(colours)], LIKE[others.index(rest) % len(LIKE)]
+        label = ", ".join(filter(None, [f"{axes[0]} {first}", rest]))
         seen = [point["targets"] / 1000 for point in points]
         left.plot(seen, [point["wrong"] for point in points], like, color="0.75", linewidth=0.8)
         left.plot(seen, [point["m"] for point in points], like, color=colour, label=None if label in told else label)
@@ -35,11 +43,71 @@ def curves_picture(rows: list[Row], axes: list[str], path: Path) -> Path:
         told.add(label)
     left.set(xlabel="thousand text targets seen", ylabel="nats per text token", title="M (grey: wrong speech)")
     right.set(xlabel="thousand text targets seen", title="F")
+    left.set_yscale("log")  # runs differ by shares of M
+    plain_ticks(left.yaxis)
+    right.set_ylim(bottom=0)
     for axis in (left, right):
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    return saved(figure, path)
+
+
+def changes_picture(rows: list[Row], axes: list[str], against: str, path: Path) -> Path | None:
+    """Points with bars of one standard error, a panel for each set that both runs were measured on, a line for each
+    cell, a colour for each seed; ``against``: what 0 is called. None where nothing is held against anything."""
+    from matplotlib.figure import Figure
+
+    columns = [name for name in rows[0] if name.split(SET)[0] == CHANGE] if rows else []
+    columns = [name for name in columns if any(np.isfinite(row[name]) for row in rows)]
+    if not columns:
+        return None
+    rows = [row for row in rows if any(np.isfinite(row[name]) for name in columns)]
+    labels = [", ".join(f"{axis} {row[axis]}" if len(axes) > 1 else row[axis] for axis in axes) for row in rows]
+    lines = list(dict.fromkeys(labels))
+    seeds = sorted({row["seed"] for row in rows})
+    figure = Figure(figsize=(10 if len(columns) > 1 else 6.5, 1.3 + 0.3 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+    for column, axis in zip(columns, panels, strict=True):
+        for i, seed in enumerate(seeds):
+            own = [(lines.index(label), row) for label, row in zip(labels, rows, strict=True)
+                   if row["seed"] == seed and np.isfinite(row[column])]
+            axis.errorbar([row[column] for _, row in own], [at + 0.2 * (i - (len(seeds) - 1) / 2) for at, _ in own],
+                          xerr=[row[with_ending(column, "_se")] for _, row in own], fmt="o", markersize=4,
+                          color=f"C{i}", label=f"seed {seed:.0f}")  # fmt: skip
+        axis.axvline(0, color="0.5", linewidth=0.8)
+        axis.set(title=column.partition(SET)[2] or "held-out", yticks=range(len(lines)), yticklabels=lines)
+        axis.grid(alpha=0.3, axis="x")
+        axis.tick_params(labelsize="small")
+    panels[-1].set_ylim(len(lines) - 0.5, -0.5)  # of all of them: the first line on top
+    figure.supxlabel(f"M less that of {against}, nats per text token", fontsize="medium")
+    handles, told = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, told, loc="outside upper right", ncols=len(seeds), fontsize="small", frameon=False)
+    return saved(figure, path)
+
+
+def relation_picture(rows: list[Row], path: Path) -> Path:
+    """``rows``: of runs measured alike, each with the ``experiment`` that it is from, which gives its colour."""
+    from matplotlib.figure import Figure
+
+    from salad_ds.analyze.pictures import plain_ticks
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, name in enumerate(dict.fromkeys(row["experiment"] for row in rows)):
+        own = [row for row in rows if row["experiment"] == name]
+        for axis, x, y in ((left, "m", "heard"), (right, "f", "read")):
+            axis.errorbar([row[x] for row in own], [100 * row[y] for row in own], [100 * row[f"{y}_se"] for row in own],
+                          fmt="o", markersize=4, elinewidth=0.6, color=f"C{i}", label=name if axis is left else None)
+    left.set(xlabel="M, nats per text token", ylabel="% of the words behind a span", title="heard", xscale="log")
+    plain_ticks(left.xaxis)
+    right.set(xlabel="F, nats per text token", title="read")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=9, fontsize="small", frameon=False)
+    return saved(figure, path)
+
+
+def saved(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as part:
         figure.savefig(part, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
     return path

@@ -11,32 +11,36 @@ from collections import Counter
 import numpy as np
 
 from salad_ds.analyze.findings import BOTH, PAPER_LOO, PAPER_PARTIAL, SPECIFICATIONS
-from salad_ds.analyze.regress import regress
+from salad_ds.analyze.regress import Regression, regress
 from salad_ds.errors import DataError
 from salad_ds.evidence.collect import DONE, Row
 
+FORGOT = (1.0, 0.1)
+"""F, nats per text token, below which runs are regressed by themselves too: a few that forgot much can make an R²."""
 SHARE = {"speech": "heard", "text": "read"}
 """Accuracy → column of the tables."""
 
 
 def comparable(rows: list[Row]) -> list[Row]:
-    """Those that are done, on the speech and with the number of targets that most runs have; equal ones once."""
+    """Those that are done, on the speech and with the number of targets that most runs have; equal ones once, where
+    they come first."""
     done = [row for row in rows if row["status"] == DONE and np.isfinite(row["heard"])]
     most = Counter((row["speech"], row["tokens"]) for row in done).most_common(1)
     same = [row for row in done if (row["speech"], row["tokens"]) == most[0][0]] if most else []
-    return list({tuple(row[name] for name in ("m", "f", "read", "heard")): row for row in same}.values())
+    found: dict[tuple[float, ...], Row] = {}
+    for row in same:
+        found.setdefault(tuple(row[name] for name in ("m", "f", "read", "heard")), row)
+    return list(found.values())
 
 
-def relation(rows: list[Row]) -> list[str]:
-    """Lines of the page: a table of regressions beside the paper's figures, or why there is none."""
-    runs = comparable(rows)
-    predictors = {"log M": np.log([row["m"] for row in runs]), "F": np.array([row["f"] for row in runs])}
+def relation(runs: list[Row]) -> list[str]:
+    """Lines of the page: a table of regressions beside the paper's figures, or why there is none. ``runs``: those that
+    are ``comparable``."""
     lines = ["| words | predictors | R² | leave-one-out R² | the paper's | partial R² | the paper's |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for accuracy, names in SPECIFICATIONS:
         try:
-            shares = np.array([row[SHARE[accuracy]] for row in runs])
-            found = regress(shares, {name: predictors[name] for name in names})
+            found = regression(runs, accuracy, names)
         except DataError as error:
             return [f"Not run: {error.what} ({error.mend}).\n"]
         partial = {name: f"{name} {found.partial_r2[name]:.2f}" for name in names} if names == BOTH else {}
@@ -46,4 +50,25 @@ def relation(rows: list[Row]) -> list[str]:
         lines.append(f"| {SHARE[accuracy]} | {' + '.join(names)} | {found.r2:.2f} | {found.loo_r2:.2f} | "
                      f"{'–' if loo is None else f'{loo:.2f}'} | {', '.join(partial.values()) or '–'} | "
                      f"{', '.join(theirs.values()) or '–'} |")  # fmt: skip
-    return [f"{len(runs)} runs, measured on the same utterances (`salad_ds.analyze.regress`).\n", *lines, ""]
+    return [f"{len(runs)} runs, measured on the same utterances (`salad_ds.analyze.regress`).\n", *lines, "",
+            "R² of those alone that forgot little:\n", *little_forgotten(runs), ""]  # fmt: skip
+
+
+def little_forgotten(runs: list[Row]) -> list[str]:
+    lines = ["| F below | runs | heard by log M | read by F |", "|---|---|---|---|"]
+    for limit in FORGOT:
+        own, told = [row for row in runs if row["f"] < limit], []
+        for accuracy, name in (("speech", "log M"), ("text", "F")):
+            try:
+                told.append(f"{regression(own, accuracy, (name,)).r2:.2f}")
+            except DataError:
+                told.append("–")
+        lines.append(f"| {limit:g} | {len(own)} | {' | '.join(told)} |")
+    return lines
+
+
+def regression(runs: list[Row], accuracy: str, names: tuple[str, ...]) -> Regression:
+    """Of the share of words by ``names`` of "log M" and "F". Raises DataError for too few runs."""
+    predictors = {"log M": np.log([row["m"] for row in runs]), "F": np.array([row["f"] for row in runs])}
+    shares = np.array([row[SHARE[accuracy]] for row in runs])
+    return regress(shares, {name: predictors[name] for name in names})

@@ -1,5 +1,5 @@
 """``salad-ds export``: any checkpoint of a run as a student that transformers loads, without a GPU and in the memory of
-one parameter."""
+one parameter (an LLM that was frozen is in no checkpoint: it comes whole from where it came)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 
 from salad_ds.config import Recipe
 from salad_ds.errors import CheckpointError, RecipeError, SaladError
+from salad_ds.export.adapter_card import write_adapter_card
 from salad_ds.export.card import write_card
 from salad_ds.export.student import Skeleton, entries, skeleton_of_stage, skeleton_of_student
 from salad_ds.export.tensors import Entry, write_tensors
@@ -23,27 +25,33 @@ from salad_ds.progress import Progress
 from salad_ds.train.checkpoint import MARK, STEP, UNIVERSAL, examine, read_mark
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTER = "adapter."
 PLAN = "export.json"
 """In the directory: what it was made from. A second export of the same leaves it alone."""
 
 
-def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", shard_size: str = "5GB") -> Path:
+def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", shard_size: str = "5GB",
+           adapter: bool = False) -> Path:
     """Write the student of ``checkpoint`` (a stage: its newest intact checkpoint; a checkpoint's directory, universal
     or not; a saved student's directory) to ``out`` (default: below the work directory's ``export/``); returns it.
 
     ``dtype``: of adapter and LLM, ``auto`` as they were trained; the encoder stays as it is. ``shard_size``: largest
-    file, such as 5GB. The directory appears whole; files that an interrupted export has finished are kept. Raises
-    CheckpointError for what holds no student of this recipe, SaladError for an ``out`` that holds something else.
+    file, such as 5GB. ``adapter``: nothing but the adapter, for ``model.adapter_weights`` of other recipes. The
+    directory appears whole; files that an interrupted export has finished are kept. Raises CheckpointError for what
+    holds no student of this recipe, SaladError for an ``out`` that holds something else.
     """
     if dtype not in DTYPES:
         raise SaladError(f"dtype {dtype} is not known", f"take one of {', '.join(DTYPES)}")
     source, stage = find(recipe, checkpoint)
     weights = open_weights(source)
-    skeleton = skeleton_of_stage(recipe, stage) if stage else skeleton_of_student(source)
-    found = entries(skeleton, weights, DTYPES[dtype])
-    target = Path(out) if out else recipe.path("export") / (f"{stage}-{source.name}" if stage else source.name)
+    only = ADAPTER if adapter else ""
+    skeleton = skeleton_of_stage(recipe, stage, only) if stage else skeleton_of_student(source)
+    found = entries(skeleton, weights, DTYPES[dtype], only)
+    name = (f"{stage}-{source.name}" if stage else source.name) + ("-adapter" if adapter else "")
+    target = Path(out) if out else recipe.path("export") / name
     files = divided(found, shard_size)
-    made_from = {"source": str(source.absolute()), "identity": identity_of(source), "dtype": dtype}
+    made_from: dict[str, Any] = {"source": str(source.absolute()), "identity": identity_of(source), "dtype": dtype}
+    made_from |= {"adapter": True} if adapter else {}
     plan = {"digest": digest_of([made_from, files]), **made_from}
     if (target / PLAN).is_file() and read_json(target / PLAN)["digest"] == plan["digest"]:
         print(f"exported before: {target}")
@@ -60,8 +68,12 @@ def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", 
                 if not (part / name).is_file():
                     write_tensors(part / name, {tensor: found[tensor] for tensor in tensors})
                 bar.update()
-        describe(skeleton, found, files, part)
-        write_card(recipe, stage or stage_of(recipe, source), part, step_of(source) if stage else None)
+        describe(skeleton, found, files, part, adapter)
+        told = stage or stage_of(recipe, source), step_of(source) if stage else None
+        if adapter:
+            write_adapter_card(recipe, *told, part, skeleton.model.config)
+        else:
+            write_card(recipe, told[0], part, told[1])
         write_json(part / PLAN, plan)
         for file in part.iterdir():
             sync_file(file)
@@ -146,14 +158,18 @@ def stage_of(recipe: Recipe, student: Path) -> str:
     return next((name for name in recipe.stages if (recipe.path(name) / "model").absolute() == student.absolute()), "")
 
 
-def describe(skeleton: Skeleton, found: dict[str, Entry], files: dict[str, list[str]], part: Path) -> None:
-    """Everything beside the weights and the card."""
+def describe(skeleton: Skeleton, found: dict[str, Entry], files: dict[str, list[str]], part: Path,
+             adapter: bool) -> None:
+    """Everything beside the weights and the card; of an ``adapter`` alone its config."""
     model = skeleton.model
-    dtype = next(entry.dtype for name, entry in found.items() if name.startswith("adapter."))
+    dtype = next(entry.dtype for name, entry in found.items() if name.startswith(ADAPTER))
     model.to(dtype)
     model.config.text_config.dtype = dtype
-    model.save_description(part)
-    SaladProcessor.of(model, skeleton.tokenizer).save_pretrained(part)
+    if adapter:
+        model.config.save_pretrained(part)
+    else:
+        model.save_description(part)
+        SaladProcessor.of(model, skeleton.tokenizer).save_pretrained(part)
     if len(files) > 1:
         index = {
             "metadata": {

@@ -1,4 +1,5 @@
-"""Misalignment M and forgetting F of a student, with the controls that say whether it *uses* the speech it is given.
+"""Misalignment M, forgetting F and calibration of a student, with the controls that say whether it *uses* the speech it
+is given.
 
 For a text ``w``, the same content ``c`` with spans replaced by speech, the teacher Q (text LLM) and the student P, at
 every position whose next token is text (SALAD, arXiv 2510.13632; nats, divided by the number of such tokens):
@@ -9,6 +10,15 @@ every position whose next token is text (SALAD, arXiv 2510.13632; nats, divided 
 
 M is measured three times: with the right speech, with another utterance's in its place (same length), and with silence.
 A student that hears has the first well below the other two; one that ignores what it is given has all three alike.
+
+Calibration of the entropy, for x = w[≤i] (reading) and x = c[≤i] (hearing), at the same positions (Braverman et al.,
+arXiv 1906.05664, who also take contexts that the model has generated; here they are the true ones):
+
+    NLL            = −log P(w[i+1] | x)
+    overconfidence = NLL − H( P(· | x) )                  0 on average: calibrated; above: too sure; below: too vague
+
+Its mean is the derivative of the mean NLL by log β, at β = 1, of softmax(β · logits): where it is positive, a
+temperature above 1 would lower the NLL.
 
 Here they are computed, for some utterances; sets.py measures corpora, train/probes.py measures within training.
 """
@@ -27,11 +37,12 @@ from torch import Tensor
 from salad_ds.config import Recipe, SourceConfig, plain
 from salad_ds.data.collate import MicroBatch, Sequence, collate
 from salad_ds.data.shards import ShardSet
-from salad_ds.distill import DenseTargets, HiddenTargets, fused_linear_distill
+from salad_ds.distill import DenseTargets, DistillOutput, HiddenTargets, fused_linear_distill
 from salad_ds.errors import CheckpointError
 from salad_ds.files import digest_of
 from salad_ds.measure.blocks import BlockFile, Row, device_of, run_blocks
 from salad_ds.measure.sequences import Block, Item, Order, Told, heard_targets, planner_for, silent
+from salad_ds.model.adapter_weights import model_identity
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.teacher.identity import remembered_sha256, teacher_identity
 from salad_ds.teacher.live import LiveTeacher, lone_teacher
@@ -44,7 +55,7 @@ Ask = Callable[[list[Sequence]], tuple[MicroBatch, Tensor]]
 @dataclass(frozen=True)
 class Utterance:
     """Sums over the ``tokens`` text targets of one utterance, nats. ``heard``: targets that have speech before them.
-    A control that was not run is NaN."""
+    What was not asked for (a control, the calibration) is NaN."""
 
     key: str
     tokens: int
@@ -54,6 +65,10 @@ class Utterance:
     misalignment_silence: float
     forgetting: float
     distillation: float
+    nll_hearing: float
+    nll_reading: float
+    overconfidence_hearing: float
+    overconfidence_reading: float
 
 
 @dataclass(frozen=True)
@@ -70,9 +85,22 @@ class Head:
 
     def kl(self, truth: HiddenTargets | DenseTargets, hidden: Tensor) -> Tensor:
         """[N] KL(truth ‖ the distribution at ``hidden``), nats, float32."""
+        return self.against(truth, hidden).kl
+
+    def against(
+        self, truth: HiddenTargets | DenseTargets, hidden: Tensor, labels: Tensor | None = None
+    ) -> DistillOutput:
+        """``kl`` as above, ``entropy`` of the truth; with ``labels`` [N], their ``nll`` by the distribution at
+        ``hidden``."""
         return fused_linear_distill(
-            hidden, self.weight, truth, logit_scale=self.scale, logit_softcap=self.softcap
-        ).kl
+            hidden, self.weight, truth, labels, logit_scale=self.scale, logit_softcap=self.softcap
+        )
+
+    def entropy(self, hidden: Tensor) -> Tensor:
+        """[N] entropy of the distributions at ``hidden``, nats, float32."""
+        # As the truth, held against a student of width 1, whose product costs next to nothing.
+        narrow, weight = hidden.new_zeros(len(hidden), 1), self.weight.new_zeros(len(self.weight), 1)
+        return fused_linear_distill(narrow, weight, self.says(hidden)).entropy
 
 
 def head_of(model: SaladForConditionalGeneration) -> Head:
@@ -125,29 +153,41 @@ def divergences(
     batch: int,
     controls: bool = True,
 ) -> list[Utterance]:
-    """M (with its controls), F and L of every utterance. Without ``controls`` those are NaN and cost nothing."""
+    """M, F, L, the controls and the calibration of every utterance. Without ``controls`` the last two are NaN and cost
+    nothing."""
     model.eval()
     ask, head, records = plainly(model), head_of(model), []
     for begin in range(0, len(items), batch):
         part = items[begin : begin + batch]
         states = states_of(ask, part, controls, controls)
         truth = teacher.targets(states.batch.teacher_requests()).to(head.weight.device)
-        records += compare(states, head, truth, [item.sequence for item in part])
+        records += compare(states, head, truth, [item.sequence for item in part], calibration=controls)
     return records
 
 
 def compare(
-    states: States, head: Head, truth: HiddenTargets | DenseTargets, sequences: list[Sequence]
+    states: States,
+    head: Head,
+    truth: HiddenTargets | DenseTargets,
+    sequences: list[Sequence],
+    calibration: bool = False,
 ) -> list[Utterance]:
-    """The sums of each utterance. ``truth``: what the teacher says at the targets."""
+    """The sums of each utterance. ``truth``: what the teacher says at the targets. ``calibration``: NLL and
+    overconfidence too, for one more product with the head: that of the entropy, hearing."""
     student, owner = head.says(states.reading), states.batch.target_owner
+    labels = states.batch.labels.to(states.right.device) if calibration else None
+    hearing, reading = head.against(student, states.right, labels), head.against(truth, states.reading, labels)
     blank = torch.full((len(owner),), float("nan"))
     values = {
-        "misalignment": head.kl(student, states.right),
+        "misalignment": hearing.kl,
         "misalignment_wrong_speech": blank if states.wrong is None else head.kl(student, states.wrong),
         "misalignment_silence": blank if states.silence is None else head.kl(student, states.silence),
-        "forgetting": head.kl(truth, states.reading),
+        "forgetting": reading.kl,
         "distillation": head.kl(truth, states.right),
+        "nll_hearing": hearing.nll if calibration else blank,
+        "nll_reading": reading.nll if calibration else blank,
+        "overconfidence_hearing": hearing.nll - head.entropy(states.right) if calibration else blank,
+        "overconfidence_reading": reading.nll - hearing.entropy if calibration else blank,  # the truth there: reading
     }
     values = {name: value.double().cpu() for name, value in values.items()}
     return [
@@ -212,7 +252,7 @@ def what_counts(recipe: Recipe, *others: Any) -> str:
     """Digest of the settings that a measured utterance depends on: how it is cut and heard, not how it is read."""
     reading = ("workers", "prefetch", "max_bad_share", "shuffle_shards")
     data = {key: value for key, value in plain(recipe.data).items() if key not in reading}
-    return digest_of([plain(recipe.model), data, *others])
+    return digest_of([model_identity(recipe.model, fresh=False), data, *others])
 
 
 def weights_identity(directory: Path) -> str:

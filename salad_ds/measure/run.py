@@ -10,9 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe
 from salad_ds.errors import CheckpointError
+from salad_ds.files import digest_of
 from salad_ds.measure.bench import Loader
 from salad_ds.measure.divergences import weights_identity
 from salad_ds.measure.sets import measure
+from salad_ds.model.adapter_weights import model_identity
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
 from salad_ds.teacher.forward import default_device
@@ -33,7 +35,8 @@ def find_student(recipe: Recipe, checkpoint: str) -> tuple[str, Loader, str]:
             model, tokenizer = build_student(recipe.model)
             return model.eval().to(default_device(local_rank())), tokenizer
 
-        return "init", fresh, f"init-{recipe.digest('model')}-{teacher_identity(recipe.model.llm)}"
+        made_from = digest_of({"model": model_identity(recipe.model)})
+        return "init", fresh, f"init-{made_from}-{teacher_identity(recipe.model.llm)}"
     directory = recipe.path(checkpoint) / "model" if checkpoint in recipe.stages else Path(checkpoint)
     if not directory.is_dir():
         raise CheckpointError(
@@ -60,8 +63,9 @@ def local_rank() -> int:
 
 
 def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, dict[str, Any]]:
-    """M, F and the controls of one student, on every corpus that the recipe names, and its prediction of words: written
-    to ``measure/<name>.json`` and below ``measure/<name>/``, tracked, and printed. Returned by name."""
+    """M, F, the controls and the calibration of one student, on every corpus that the recipe names, and its prediction
+    of words: written to ``measure/<name>.json`` and below ``measure/<name>/``, tracked, and printed. Returned by name.
+    """
     name, load, identity = find_student(recipe, checkpoint)
     results = measure(recipe, name, load, identity)
     if tracking_rank() == 0:
@@ -72,9 +76,10 @@ def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, dict[str, A
 
 
 def numbers_of(result: dict[str, Any]) -> str:
-    """M, F and the controls in a line."""
+    """M, F, the controls and the calibration in a line."""
     shown = {"M": "misalignment", "wrong speech": "misalignment_wrong_speech", "silence": "misalignment_silence"}
     shown |= {"F": "forgetting", "L_DIST": "distillation"}
+    shown |= {f"overconfidence {how}": f"overconfidence_{how}" for how in ("hearing", "reading")}
     numbers = ", ".join(f"{label} {result[key]['mean']:.4f} ± {result[key]['se']:.4f}" for label, key in shown.items())
     return f"{numbers}  (nats per text token, {result['items']} utterances)"
 

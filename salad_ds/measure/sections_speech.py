@@ -12,7 +12,9 @@ from salad_ds.measure.page import NOT_RUN, figure, mean_se, number, table, text
 ROWS = {"misalignment": "M, right speech", "misalignment_wrong_speech": "M, another utterance's speech",
         "misalignment_silence": "M, silence", "speech_gain_over_wrong": "other speech − right speech",
         "speech_gain_over_silence": "silence − right speech", "forgetting": "F, forgetting of text",
-        "distillation": "L<sub>DIST</sub>, what training minimises"}
+        "distillation": "L<sub>DIST</sub>, what training minimises",
+        "overconfidence_hearing": "overconfidence, hearing: NLL − entropy",
+        "overconfidence_reading": "overconfidence, reading"}
 GROUPS = 12
 """Groups of a set in the open table, those with the most utterances."""
 

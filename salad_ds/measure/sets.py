@@ -1,4 +1,4 @@
-"""``salad-ds measure``: M and F of a student on corpora of speech and of text, overall and by group.
+"""``salad-ds measure``: M, F and calibration of a student on corpora of speech and of text, overall and by group.
 
 The main set, ``measure.speech``, becomes ``measure/<checkpoint>.json``; each of ``measure.sets``
 ``measure/<checkpoint>/<name>.json``. What is found of an utterance is written as it is measured (blocks.py) to
@@ -38,6 +38,7 @@ DEFINITION = {
     "se": "standard error over utterances (ratio estimator)",
     "wrong_speech": "the next utterance's speech, cut or repeated to the same length",
     "silence": "zeros of the same length",
+    "overconfidence": "NLL of the true next token - entropy of the student's distribution: 0 when calibrated",
 }
 
 
@@ -101,7 +102,8 @@ class Main:
         self.source = bench.recipe.path(self.settings.speech)
 
     def made_from(self) -> dict[str, Any]:
-        return self.bench.made_from(self.settings.items, speech=ShardSet.open(self.source).identity())
+        return self.bench.made_from(self.settings.items, speech=ShardSet.open(self.source).identity(),
+                                    quantities=list(QUANTITIES))
 
     def measure(self, made_from: dict[str, Any]) -> None:
         order = self.bench.order(self.settings.speech, cached=True)
@@ -133,7 +135,8 @@ class Named:
         self.groups = Groups(bench.recipe, settings.by)
 
     def made_from(self) -> dict[str, Any]:
-        others: dict[str, Any] = {self.kind: ShardSet.open(self.source).identity(), **self.groups.made_from()}
+        others: dict[str, Any] = {self.kind: ShardSet.open(self.source).identity(), **self.groups.made_from(),
+                                  "quantities": list(QUANTITIES)}
         if self.kind == "text":
             others["synth"] = spoken_settings(self.bench.recipe)
         return self.bench.made_from(self.settings.items, self.settings.by, **others)
@@ -184,8 +187,7 @@ def nothing(source: Path, file: BlockFile) -> DataError:
 
 
 def measure_speech(bench: Bench, order: Order, items: int, file: BlockFile, label: str, group_of: Any = None) -> None:
-    """M with its controls, F and L of up to ``items`` utterances into ``file``. ``group_of``: (key, metadata) → its
-    group."""
+    """QUANTITIES of up to ``items`` utterances into ``file``. ``group_of``: (key, metadata) → its group."""
 
     def work(block: Block) -> tuple[list[Row], Told]:
         found, unheard = order.items(block)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-QUANTITIES = ("misalignment", "misalignment_wrong_speech", "misalignment_silence", "forgetting", "distillation")
-"""What is measured of an utterance, summed over its text targets (divergences.py)."""
+QUANTITIES = ("misalignment", "misalignment_wrong_speech", "misalignment_silence", "forgetting", "distillation",
+              "nll_hearing", "nll_reading", "overconfidence_hearing", "overconfidence_reading")  # fmt: skip
+"""What is measured of an utterance, summed over its text targets (divergences.py). A measurement names them in what it
+is made from: one without the last of them is made anew."""
 
 Columns = dict[str, np.ndarray]
 """A number per utterance, by name."""

@@ -16,9 +16,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from salad_ds import onednn
 from salad_ds.assets import resolve
 from salad_ds.config import ModelConfig
 from salad_ds.errors import CheckpointError, RecipeError
+from salad_ds.model.adapter_weights import begin_with
 from salad_ds.model.attention import choose, require_support
 from salad_ds.model.encoder import SpeechEncoder, build_encoder
 from salad_ds.model.salad import SaladConfig, SaladForConditionalGeneration
@@ -37,6 +39,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 def load_llm(reference: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """Any causal LLM of transformers. Raises RecipeError naming the model when it cannot be loaded."""
+    onednn.use()
     return _load(AutoModelForCausalLM.from_pretrained, reference, "LLM", dtype=dtype, attn_implementation=attention)
 
 
@@ -53,9 +56,10 @@ def _load(loader: Any, reference: str, what: str, **settings: Any) -> Any:
 def build_student(
     config: ModelConfig, loading: contextlib.AbstractContextManager[None] | None = None
 ) -> tuple[SaladForConditionalGeneration, PreTrainedTokenizerBase]:
-    """LLM and encoder pretrained, adapter freshly initialised from ``config.seed``.
+    """LLM and encoder pretrained, adapter freshly initialised from ``config.seed`` or ``config.adapter_weights``.
 
-    ``loading``: a context for loading the LLM alone, such as one that shards it on arrival.
+    ``loading``: a context for loading the LLM alone, such as one that shards it on arrival. Raises RecipeError for
+    what cannot be loaded.
     """
     tokenizer = load_tokenizer(config)
     dtype = torch_dtype(config.dtype)
@@ -71,6 +75,8 @@ def build_student(
         model = SaladForConditionalGeneration(settings, llm=llm, encoder=encoder)
     for parameter in model.adapter.parameters():  # parameters only: rotary frequencies stay float32
         parameter.data = parameter.data.to(dtype)
+    if config.adapter_weights:
+        begin_with(model, config)
     return model, tokenizer
 
 
@@ -78,6 +84,7 @@ def student_config(
     config: ModelConfig, text: PretrainedConfig, encoder: SpeechEncoder, tokenizer: PreTrainedTokenizerBase, rms: float
 ) -> SaladConfig:
     """The config of the student that a recipe describes. ``text``: its LLM's; ``rms``: of its LLM's embeddings."""
+    text.name_or_path = config.llm  # as the recipe names it: config.json shall not tell where it lay on this machine
     return SaladConfig(
         text_config=text,
         encoder=encoder.to_dict(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from salad_ds import onednn
 from salad_ds.assets import resolve
 from salad_ds.config import EncoderConfig
 from salad_ds.errors import AssetError, CheckpointError, RecipeError
@@ -26,6 +27,7 @@ def build_encoder(config: EncoderConfig, from_pretrained: bool = True) -> Speech
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, MimiModel, WhisperModel
     from transformers.models.mimi.modeling_mimi import MimiEncoderModel
 
+    onednn.use()
     source = resolve(config.name, "speech encoder")
     try:
         settings = AutoConfig.from_pretrained(source)

@@ -1,10 +1,11 @@
 """Floating-point operations of a training step, by arithmetic; and what a device could do at most.
 
 A multiplication and its addition count as two. What is trained takes three passes' worth: one forward, two backward
-(gradients of inputs and of weights); what gradient checkpointing computes again is not counted (that is the *model's*
-FLOPs, as in PaLM, arXiv 2204.02311, appendix B). Unlike a text model's 6·N per token, three parts see different numbers
-of positions here: the LLM's layers all of them, its head only those whose next token is text, the adapter only speech.
-The frozen encoder is not among them: it is counted apart, by torch's own counter.
+(gradients of inputs and of weights); a frozen LLM two of them, a frozen adapter the first alone. What gradient
+checkpointing computes again is not counted (that is the *model's* FLOPs, as in PaLM, arXiv 2204.02311, appendix B).
+Unlike a text model's 6·N per token, three parts see different numbers of positions here: the LLM's layers all of them,
+its head only those whose next token is text, the adapter only speech. The frozen encoder is not among them: it is
+counted apart, by torch's own counter.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ PASSES = 3
 @dataclass(frozen=True)
 class Shape:
     """What the arithmetic needs of a model. ``layers``, ``head``, ``adapter``: weights that each position is multiplied
-    with there; ``attention``: width of all heads of all layers together (heads × head width × layers)."""
+    with there; ``attention``: width of all heads of all layers together (heads × head width × layers). ``llm_passes``,
+    ``adapter_passes``: of its products, forward and backward."""
 
     layers: int
     head: int
     adapter: int
     attention: int
+    llm_passes: int = PASSES
+    adapter_passes: int = PASSES
 
     def training(self, positions: float, targets: float, speech: float, pairs: float) -> float:
         """FLOPs of a step over ``positions`` of the LLM, of which ``speech`` came through the adapter, ``targets``
@@ -36,8 +40,9 @@ class Shape:
 
         Attention inside the adapter (spans of some dozen positions) and norms are left out: below 1 %.
         """
-        products = self.layers * positions + self.head * targets + self.adapter * speech
-        return PASSES * (2 * products + 4 * self.attention * pairs)  # queries × keys, and weights × values
+        products = self.llm_passes * (self.layers * positions + self.head * targets)
+        products += self.adapter_passes * self.adapter * speech
+        return 2 * products + PASSES * 4 * self.attention * pairs  # queries × keys, and weights × values
 
 
 def shape_of(model: Any) -> Shape | None:
@@ -55,6 +60,8 @@ def shape_of(model: Any) -> Shape | None:
         head=numel(tables[1]),
         adapter=sum(numel(p) for p in model.adapter.parameters() if matrix(p)),
         attention=heads * width * text.num_hidden_layers,
+        llm_passes=PASSES if tables[1].requires_grad else PASSES - 1,
+        adapter_passes=PASSES if next(model.adapter.parameters()).requires_grad else 1,
     )
 
 

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
+from salad_ds import onednn
 from salad_ds.distill import DistillOutput, Targets
 from salad_ds.errors import CheckpointError, DataError
 from salad_ds.hearing import Hearing
@@ -252,6 +253,7 @@ def load_student(directory: str) -> tuple[SaladForConditionalGeneration, PreTrai
 
     Raises CheckpointError for anything else, such as a student that lacks some of its weights.
     """
+    onednn.use()
     try:
         config = AutoConfig.from_pretrained(directory)
         if config.model_type != "salad":

@@ -93,7 +93,7 @@ def gathered(shapes: Shapes, zero: Zero, ranks: int, checkpointing: bool) -> Gat
     size = {key: numel for unit in calls for key, numel in zip(unit.ids, unit.sizes, strict=True)}
     here: set[int] = set()
     flats: list[Flat] = []
-    live = copied = forward = backward = ahead = 0
+    copied = forward = backward = ahead = 0
     for at, unit in enumerate(calls):
         before, behind = phases_of(at, forwards, len(calls))
         wanted = {key for key in unit.ids if key not in here}
@@ -108,7 +108,8 @@ def gathered(shapes: Shapes, zero: Zero, ranks: int, checkpointing: bool) -> Gat
         for flat in flats:
             flat.left -= set(unit.ids)
         flats = [flat for flat in flats if flat.left]
-        room = min(int(settings.max_live_parameters) - live - fetched, int(settings.prefetch_bucket_size))
+        live = copied + sum(flat.elements for flat in flats if not flat.copied)
+        room = min(int(settings.max_live_parameters) - live, int(settings.prefetch_bucket_size))
         bucket: set[int] = set()
         total = 0
         while ahead < len(calls) and total < room:
@@ -120,7 +121,6 @@ def gathered(shapes: Shapes, zero: Zero, ranks: int, checkpointing: bool) -> Gat
         if bucket:
             flats.append(Flat(bucket, total))
         held[behind] = max(held[behind], copied + sum(flat.elements for flat in flats))
-        live += fetched + total
         if at < forwards:
             forward += fetched + total
         else:
@@ -128,7 +128,6 @@ def gathered(shapes: Shapes, zero: Zero, ranks: int, checkpointing: bool) -> Gat
         for key in unit.ids:
             if not after[at] and not any(key in later.ids for later in calls[at + 1 : ahead]):
                 here.discard(key)
-                live -= size[key]
                 copied -= size[key]
     return Gathered(persistent, held, forward, backward)
 

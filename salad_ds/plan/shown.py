@@ -31,6 +31,8 @@ def heading(plan: Plan) -> list[str]:
         f"{counted(plan.micro_batch, 'row')} × {counted(plan.machines.ranks, 'GPU')} × "
         f"{counted(plan.passes, 'pass', 'es')}",
     ]
+    if not (stage.lr_llm and stage.lr_adapter):
+        lines.append("  a learning rate is 0: what that freezes takes less memory and time than planned here")
     if plan.micro_batch != stage.micro_batch:
         lines.append(f"  micro_batch is {plan.micro_batch} here, not the recipe's {stage.micro_batch}: no more of the "
                      "global batch falls to a GPU")  # fmt: skip

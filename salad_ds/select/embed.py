@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad_ds import onednn
 from salad_ds.config import Recipe
 from salad_ds.data.shards import ShardSet
 from salad_ds.errors import AssetError, DataError
@@ -67,6 +68,7 @@ def load_embedder(directory: Path, device: torch.device) -> tuple[Embed, int]:
     """``(embed, width of its vectors)`` of a sentence-transformers directory. Raises AssetError."""
     from sentence_transformers import SentenceTransformer  # its import takes seconds, and finished steps do not need it
 
+    onednn.use()
     try:
         model = SentenceTransformer(str(directory), device=str(device), local_files_only=True,
                                     model_kwargs={"dtype": torch.float32})

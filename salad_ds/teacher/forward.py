@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from salad_ds import onednn
 from salad_ds.config import Recipe
 from salad_ds.errors import AssetError, RecipeError
 from salad_ds.model.head import logit_transform
@@ -134,6 +135,7 @@ def load_teacher(reference: str, device: torch.device | str, dtype: torch.dtype 
     as in ``TeacherConfig``; for a sharded one every rank calls this, after ``zero.start_processes``. Raises AssetError
     for a model that cannot be loaded.
     """
+    onednn.use()
     device = torch.device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     if placement == "offload" and device.type == "cpu":

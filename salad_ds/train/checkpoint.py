@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from salad_ds.errors import CheckpointError, SaladError
 from salad_ds.files import read_json, sha256_file, write_json
@@ -166,7 +167,7 @@ def load(engine: Any, checkpoint: Path) -> None:
     own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     engine._config.load_universal_checkpoint = checkpoint.suffix == UNIVERSAL
     try:
-        path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+        path, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, custom_load_fn=load_trained)
     except Exception as error:
         raise CheckpointError(
             f"{checkpoint} cannot be loaded: {str(error) or type(error).__name__}",
@@ -182,3 +183,11 @@ def load(engine: Any, checkpoint: Path) -> None:
         # It also gives them one and the same step counter, which each of them then advances.
         for state in engine.optimizer.optimizer.state.values():
             state["step"] = copy.deepcopy(state["step"])
+
+
+def load_trained(src: dict[str, Tensor], dst: nn.Module) -> None:
+    """Weights ``src`` into ``dst``: all but what is frozen, which checkpoints do not hold. Raises RuntimeError."""
+    frozen = {name for name, parameter in dst.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    missing, unknown = dst.load_state_dict(src, strict=False)
+    if missing := sorted(set(missing) - frozen) or unknown:
+        raise RuntimeError(f"it is of another model: {missing[0]} is in one and not in the other")

@@ -79,18 +79,26 @@ def accumulation(stage: TrainConfig, ranks: int) -> int:
 
 
 def parameter_groups(model: SaladForConditionalGeneration, stage: TrainConfig) -> list[dict[str, Any]]:
-    """Adapter and LLM, each with its learning rate. A tied weight is listed once; the frozen encoder not at all."""
+    """Adapter and LLM, each with its learning rate. A tied weight is listed once; what is frozen not at all."""
     groups = []
     for name, module, rate in (("adapter", model.adapter, stage.lr_adapter), ("llm", model.llm, stage.lr_llm)):
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        groups.append({"params": parameters, "name": name, "lr": rate, "weight_decay": stage.weight_decay})
+        if parameters := [p for p in module.parameters() if p.requires_grad]:
+            groups.append({"params": parameters, "name": name, "lr": rate, "weight_decay": stage.weight_decay})
     return groups
 
 
+def freeze(model: SaladForConditionalGeneration, stage: TrainConfig) -> None:
+    """What has a learning rate of 0 gets no gradient and no optimizer state, and is in no checkpoint."""
+    model.adapter.requires_grad_(stage.lr_adapter > 0)
+    model.llm.requires_grad_(stage.lr_llm > 0)
+
+
 def start_engine(model: SaladForConditionalGeneration, stage: TrainConfig, config: dict[str, Any]) -> Any:
-    """``deepspeed.initialize`` with AdamW (torch's), two parameter groups and the WSD schedule."""
+    """``deepspeed.initialize`` with AdamW (torch's), a group of parameters for each part that is trained, and the WSD
+    schedule."""
     import deepspeed
 
+    freeze(model, stage)
     optimizer = torch.optim.AdamW(parameter_groups(model, stage), betas=(stage.betas[0], stage.betas[1]), eps=stage.eps)
 
     def scheduler(inner: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

@@ -24,6 +24,7 @@ from salad_ds.data.stream import StreamState
 from salad_ds.environment import end_with_parent
 from salad_ds.errors import CheckpointError, RecipeError
 from salad_ds.files import digest_of, read_json, sole_writer, write_json
+from salad_ds.model.adapter_weights import model_identity
 from salad_ds.model.attention import choose, require_support
 from salad_ds.model.build import build_student, load_tokenizer, require_recipe, torch_dtype
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
@@ -56,9 +57,13 @@ def stage_digest(recipe: Recipe, name: str) -> str:
     stage = {key: value for key, value in plain(recipe.stages[name]).items() if key not in BOOKKEEPING}
     data = {key: value for key, value in plain(recipe.data).items() if key not in LOADING}
     shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
+    begun = recipe.stages[name].init_from is not None
+    frozen = [part for part in ("adapter", "llm") if not stage[f"lr_{part}"]]
+    if frozen:  # before, they had gradients, which counted in the norm that is clipped
+        stage["frozen"] = frozen
     return digest_of(
         {
-            "model": plain(recipe.model),
+            "model": model_identity(recipe.model, fresh=not begun),
             "llm": teacher_identity(recipe.model.llm),
             "data": data,
             "teacher": {key: value for key, value in plain(recipe.teacher).items() if key not in TEACHING},

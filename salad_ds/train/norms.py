@@ -54,6 +54,8 @@ def parts_of(model: nn.Module) -> dict[nn.Parameter, str]:
     head = model.get_output_embeddings().weight  # type: ignore[operator]
     parts = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("adapter."):
             parts[parameter] = "adapter"
         else:

@@ -42,8 +42,10 @@ class Shards:
     would wait for this one: ``require`` does.
     """
 
-    def __init__(self, inner: Any, later: bool) -> None:
+    def __init__(self, inner: Any, later: bool, frozen: frozenset[str] = frozenset()) -> None:
         self.inner, self.later = inner, later
+        self.frozen = frozen
+        """Weights that are left out. DeepSpeed does that itself, but for the second name of a tied one."""
         self.written: list[str] = []
         """Files of the newest checkpoint that this rank has written, or will."""
         self.waiting: list[tuple[Any, str]] = []
@@ -59,6 +61,8 @@ class Shards:
 
     def save(self, state_dict: dict[str, Any], path: str) -> None:
         self.written.append(path)
+        for name in self.frozen & set(state_dict.get("module") or ()):
+            del state_dict["module"][name]
         if self.later:
             self.waiting.append((self.copied(state_dict), path))
         else:
@@ -114,7 +118,9 @@ class Saver:
     damaged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.shards = self.engine.checkpoint_engine = Shards(self.engine.checkpoint_engine, self.later)
+        weights = self.engine.module.named_parameters(remove_duplicate=False)
+        frozen = frozenset(name for name, parameter in weights if not parameter.requires_grad)
+        self.shards = self.engine.checkpoint_engine = Shards(self.engine.checkpoint_engine, self.later, frozen)
         self.group = dist.new_group(backend="gloo", timeout=PATIENCE)  # ranks may write for different times
         self.thread: threading.Thread | None = None
         self.fault: Exception | None = None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from salad_ds.config import BOOKKEEPING, LOADING, Recipe, plain
 from salad_ds.errors import SaladError
 from salad_ds.files import digest_of, read_json, write_json
+from salad_ds.model.adapter_weights import model_identity
 from salad_ds.train.journal import locked
 
 SCHEMA = 1
@@ -113,6 +114,7 @@ class Runs:
 def attempt_digest(recipe: Recipe, stage: str) -> str:
     """What makes a stage another run: the settings its result depends on, not how it is spread, saved or tracked."""
     settings = {key: value for key, value in plain(recipe).items() if key not in ("tracking", "threads", "stages")}
+    settings["model"] = model_identity(recipe.model)
     if stage not in recipe.stages:
         return digest_of(settings)
     own = {key: value for key, value in plain(recipe.stages[stage]).items() if key not in BOOKKEEPING}

@@ -101,7 +101,8 @@ def serve_options(verb: argparse.ArgumentParser) -> None:
 def export(arguments: argparse.Namespace) -> None:
     from salad_ds.export.run import export
 
-    export(recipe_of(arguments), arguments.checkpoint, arguments.out, arguments.dtype, arguments.max_shard_size)
+    export(recipe_of(arguments), arguments.checkpoint, arguments.out, arguments.dtype, arguments.max_shard_size,
+           arguments.adapter)
 
 
 def export_options(verb: argparse.ArgumentParser) -> None:
@@ -111,6 +112,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
                       help="of adapter and LLM (default, auto: as trained)")  # fmt: skip
     verb.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest file (default: 5GB)")
+    verb.add_argument("--adapter", action="store_true", help="the adapter alone, for model.adapter_weights")
 
 
 def doctor(arguments: argparse.Namespace) -> int:

@@ -258,7 +258,7 @@ def test_never_more_than_a_chunk_of_logits_is_alive(form):
 
 @pytest.mark.parametrize("form, products", [("sparse", 3), ("dense", 3), ("none", 3), ("hidden", 3 + 7 / 8)])
 def test_three_matrix_products_and_one_for_a_hidden_teacher(form, products, monkeypatch):
-    monkeypatch.setattr("salad_ds.distill.products.onednn_is_faster", lambda: False)  # which is not counted
+    monkeypatch.setattr("salad_ds.onednn.is_faster", lambda: False)  # which is not counted
     hidden, weight, targets, labels = make(form, 40, 300, 8)
     alpha = 0.0 if form == "none" else 0.5
     with FlopCounterMode(display=False) as counter:

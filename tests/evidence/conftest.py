@@ -44,11 +44,21 @@ def recipes(tmp_path_factory) -> Path:
     (own / "setup.yaml").write_text(yaml.safe_dump({
         "recipe": "recipe.yaml", "llm_texts": "text/all", "llm_held": "text/held",
         "llm": {"vocabulary": 300, "width": 16, "layers": 1, "heads": 2, "mlp": 32, "length": 32, "rows": 4},
-        "spoken": {"speech/held": "text/held", "speech/few": "text/few"},
+        "spoken": {"speech/held": {"text": "text/held"}, "speech/few": {"text": "text/few"},
+                   "speech/few-sliced": {"text": "text/few", "settings": ["data.span_encoding=slice"]}},
     }))  # fmt: skip
     (own / "alpha.yaml").write_text(yaml.safe_dump({
         "title": "Small", "question": "Does it run?", "seeds": [0, 1],
         "axes": {"alpha": {"0": ["stages.stage1.alpha=0"]}},
+    }))  # fmt: skip
+    (own / "active.yaml").write_text(yaml.safe_dump({
+        "title": "Selection", "question": "Does it select?", "seeds": [0], "first": ["stages.stage1.alpha=0"],
+        "axes": {"drawn": {"by-m": ["select.gamma=1"]}},
+        "overrides": [
+            "select.text=text/all", "select.clusters=2", "select.probe_items=2", "select.budget_items=3",
+            "stages.stage2={init_from: stage1, alpha: 0, sources: [{kind: speech, path: stage2/speech}], "
+            "steps: 2, micro_batch: 2, global_batch: 2, deepspeed: salad_ds/recipes/evidence/zero1.json}",
+            "measure.sets=[{name: selected, path: stage2/speech}, {name: all, path: speech/held, by: drawn}]"],
     }))  # fmt: skip
     (own / "voices.yaml").write_text("title: Later\nquestion: Whether.\nneeds: more voices.\nseeds: []\n")
     return own

@@ -6,11 +6,22 @@ import pytest
 
 from salad_ds.config import load_recipe
 from salad_ds.errors import RecipeError
-from salad_ds.evidence.grid import DIRECTORY, ORDER, cells, experiments, load_experiment, load_setup, overrides_of
+from salad_ds.evidence.grid import (
+    DIRECTORY,
+    ORDER,
+    Cell,
+    cells,
+    experiments,
+    load_experiment,
+    load_setup,
+    overrides_of,
+    run_name,
+)
 
 
 def test_every_shipped_cell_has_a_recipe_of_its_own(tmp_path):
-    recipe = DIRECTORY / load_setup().recipe
+    path = DIRECTORY / load_setup().recipe
+    root = load_recipe(path)
     assert set(experiments()) == set(ORDER)
     for name in experiments():
         experiment = load_experiment(name)
@@ -18,17 +29,47 @@ def test_every_shipped_cell_has_a_recipe_of_its_own(tmp_path):
         if experiment.needs:
             continue
         assert grid and len({cell.name for cell in grid}) == len(grid)
-        loaded = [load_recipe(recipe, overrides_of(cell, [], tmp_path)) for cell in grid]
-        assert all(one.stages["stage1"].ranks == 1 for one in loaded)
-        assert [one.stages["stage1"].seed for one in loaded] == [cell.seed for cell in grid]
-        told = {str((one.model, one.data, one.teacher, one.stages, one.measure)) for one in loaded}
-        assert len(told) == len(grid), f"{name}: two cells are the same run"
+        loaded = [load_recipe(path, overrides_of(cell, [], tmp_path)) for cell in grid]
+        for recipe, cell in zip(loaded, grid, strict=True):
+            own = list(recipe.stages.values())
+            assert len(own) == 1 + (cell.first is not None) and all(stage.ranks == 1 for stage in own)
+            assert {stage.seed for stage in own} == {cell.seed}
+        assert len({run_name(recipe, root) for recipe in loaded}) == len(grid), f"{name}: two cells are the same run"
+
+
+def test_a_run_is_named_by_what_it_runs_with(tmp_path):
+    path = DIRECTORY / load_setup().recipe
+    root = load_recipe(path)
+
+    def name(*overrides: str) -> str:
+        cell = Cell("one", {}, 0, overrides)
+        return run_name(load_recipe(path, overrides_of(cell, [], tmp_path / str(len(overrides)))), root)
+
+    assert name() == name("stages.stage1.alpha=1", "measure.items=128"), "what is so anyway, and where it lies"
+    assert len({name(), name("stages.stage1.alpha=0"), name("stages.stage1.alpha=0", "data.text_words=[1,4]")}) == 3
+    domain, base = cells("domain", load_experiment("domain")), cells("search", load_experiment("search"))[0]
+    broad = next(cell for cell in domain if cell.levels == {"domain": "broad", "alpha": "1"})
+    assert name(*broad.overrides) == name(*base.overrides), "experiments share runs"
+
+
+def test_cells_behind_a_first_stage_share_it():
+    grid = cells("active", load_experiment("active"))
+    (first,) = {cell.first.overrides for cell in grid if cell.seed == 0}
+    root = load_recipe(path := DIRECTORY / load_setup().recipe)
+    alpha = next(cell for cell in cells("alpha", load_experiment("alpha"))
+                 if cell.levels == {"alpha": "1", "texts": "640"} and cell.seed == 0)
+    names = {run_name(load_recipe(path, list(overrides)), root) for overrides in (first, alpha.overrides)}
+    assert len(names) == 1, "which another experiment has run already"
 
 
 def test_what_the_set_up_speaks_is_what_the_recipe_prepares():
     setup = load_setup()
-    texts = {corpus.out for corpus in load_recipe(DIRECTORY / setup.recipe).corpora}
-    assert {*setup.spoken.values(), setup.llm_texts, setup.llm_held} <= texts
+    recipe = load_recipe(path := DIRECTORY / setup.recipe)
+    texts = {corpus.out for corpus in recipe.corpora}
+    assert {*(spoken.text for spoken in setup.spoken.values()), setup.llm_texts, setup.llm_held} <= texts
+    assert set(setup.recorded) <= texts
+    for spoken in setup.spoken.values():
+        load_recipe(path, spoken.settings)
 
 
 def write(directory, text):
@@ -55,6 +96,7 @@ axes:
     ("axis: {}", "Key 'axis' not in 'Experiment'"),
     ('axes: {a: {"1/4": []}}', "'1/4' is no name of an axis or level"),
     ("seeds: [a]", "Value 'a'"),
+    ("axes: {a: {b: []}}\nagainst: {a: c}", "against a 'c', which is no level"),
 ])
 def test_what_cannot_be_an_experiment_is_refused(tmp_path, text, told):
     with pytest.raises(RecipeError, match=told):

@@ -17,8 +17,8 @@ def test_cells_are_listed_and_the_page_is_written(recipes, tmp_path, monkeypatch
         return capsys.readouterr().out
 
     listed = command("list", "alpha").splitlines()
-    assert len(listed) == 2 and all(line.split(maxsplit=2)[-1].startswith("alpha alpha=") for line in listed)
-    assert {line[:8].strip() for line in listed} <= {"done", "not run"}
+    assert len(listed) == 2 and all(line[18:].startswith(" alpha alpha=") for line in listed)
+    assert {line.split()[0] for line in listed} <= {"done", "not", "at"}, "done, not run, at step 3 of 60"
     out, page = tmp_path / "tables", tmp_path / "evidence.md"
     assert command("page", "alpha", "--collect", "--out", out, "--page", page).strip() == str(page)
     assert "Does it run?" in page.read_text() and "| 0 | 1 | not run | – |" in page.read_text()

@@ -34,3 +34,15 @@ def test_what_is_exactly_so_is_found_and_noise_is_not():
 
 def test_too_few_runs_are_not_run():
     assert relation(runs(2)) == ["Not run: 2 runs for 2 parameters (give 4 or more).\n"]
+
+
+def test_runs_that_forgot_little_are_told_by_themselves():
+    """Two that forgot much make a line through noise; the table below tells."""
+    much = [row | {"f": f, "read": 0.3 - 0.1 * f} for row, f in zip(runs(2, m=0.5), (5.0, 6.0), strict=True)]
+    lines = [line.strip("| ").split(" | ") for line in relation([*runs(), *much]) if line.startswith("| ")]
+    everything = next(line for line in lines if line[:2] == ["read", "F"])
+    begin = lines.index(["F below", "runs", "heard by log M", "read by F"]) + 1
+    limits = {line[0]: line[1:] for line in lines[begin:]}
+    few = str(sum(row["f"] < 0.1 for row in runs()))
+    assert limits["1"][:2] == ["12", "1.00"] and limits["0.1"][0] == few
+    assert float(limits["1"][2]) < 0.9 < float(everything[2])

@@ -16,7 +16,7 @@ from tests.train.launch import forked
 def checkpoints(tmp_path_factory, tiny_llm_dir, mimi_dir) -> Path:  # noqa: F811
     """The recipe of the job, which has run on two ranks."""
     directory = tmp_path_factory.mktemp("checkpoints")
-    stage = {"sources": [{"kind": "text", "path": "text/plain"}], "steps": 1, "warmup_steps": 0, "lr_llm": 1e-2,
+    stage = {"sources": [{"kind": "speech", "path": "speech/none"}], "steps": 1, "warmup_steps": 0, "lr_llm": 1e-2,
              "lr_adapter": 1e-2}  # fmt: skip
     recipe = {
         "name": "tiny",
@@ -26,9 +26,14 @@ def checkpoints(tmp_path_factory, tiny_llm_dir, mimi_dir) -> Path:  # noqa: F811
             "encoder": {"kind": "mimi", "name": str(mimi_dir)},
             "adapter": {"layers": 2, "width": 32, "mlp": 48, "heads": 4, "kv_heads": 2, "stack": 3},
         },
-        "stages": {name: stage for name in SITUATIONS},
+        "stages": {name: stage | still(name) for name in SITUATIONS},
     }
     path = directory / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     forked(2, "tests.export.job", path, log=directory / "log", timeout=600)
     return path
+
+
+def still(name: str) -> dict[str, float]:
+    """The rates that are 0 in a situation of this name."""
+    return {rate: 0.0 for rate, sign in (("lr_llm", "frozen"), ("lr_adapter", "alone")) if sign in name}

@@ -15,6 +15,7 @@ from salad_ds.model.build import build_student
 from salad_ds.train import checkpoint
 from salad_ds.train.engine import start_engine
 from salad_ds.train.export import export_student
+from salad_ds.train.saver import Saver
 from salad_ds.zero import sharded_loading, start_processes
 
 SITUATIONS = {
@@ -22,6 +23,9 @@ SITUATIONS = {
     "zero2": {"zero_optimization": {"stage": 2}},
     "zero3": {"zero_optimization": {"stage": 3}},
     "zero3buffers": {"zero_optimization": {"stage": 3, "sub_group_size": 20_000}},
+    "zero2frozen": {"zero_optimization": {"stage": 2}},
+    "zero3frozen": {"zero_optimization": {"stage": 3}},
+    "zero2llmalone": {"zero_optimization": {"stage": 2}},
     "zero3bf16": {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}},
 }
 EVERY = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": 1.0,
@@ -51,6 +55,7 @@ def main() -> None:
         engine.backward(loss)
         engine.step()
         out = recipe.path(name)
+        Saver(engine, out / "checkpoints", "", keep=1)  # its way of writing files
         engine.save_checkpoint(str(out / "checkpoints"), tag="step-00000001", save_latest=False,
                                exclude_frozen_parameters=True)  # fmt: skip
         export_student(engine, encoder, tokenizer, out / "model")

@@ -8,9 +8,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from salad_ds.export.adapter_card import write_adapter_card
 from salad_ds.export.card import on_hub, write_card, write_cards
+from salad_ds.export.run import export
 from salad_ds.files import read_json, write_json
 from salad_ds.measure.divergences import weights_identity
+from salad_ds.model.salad import SaladConfig
 from tests.measure.test_report import write_run
 from tests.model.listening import listener, listener_dir, mimi_dir  # noqa: F401
 
@@ -64,3 +67,18 @@ def test_a_student_that_was_not_measured_says_so(run, tmp_path):
 def test_only_names_of_a_hub_are_base_models():
     assert on_hub("kyutai/mimi") and on_hub("HuggingFaceTB/SmolLM2-135M")
     assert not on_hub("packaged:whisper-base") and not on_hub("/models/llm") and not on_hub("salad_ds/recipes")
+
+
+def test_an_adapters_card_tells_of_the_student_it_was_taken_from(run, tmp_path):
+    """Whatever its dtype; at another step nothing was measured."""
+    config = SaladConfig.from_pretrained(run.path("stage2/model"))
+    export(run, str(run.path("stage2/model")), str(tmp_path / "out"), "float16", adapter=True)
+    text = (tmp_path / "out/README.md").read_text()
+    measured = read_json(run.path("measure/stage2.json"))
+    assert f"| {measured['misalignment']['mean']:.3f} |" in text and "in which it was trained" in text
+    assert "which learnt with it" in text and ModelCard(text).data.library_name is None
+    told = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["model"]
+    assert told["encoder"] == {"kind": "mimi", "name": config.encoder["name"], "features": "latents"}
+    assert told["adapter"] == {key: value for key, value in config.adapter.items() if key != "output_rms"}
+    write_adapter_card(run, "stage2", 3, tmp_path / "out", config)
+    assert "about other weights" in (tmp_path / "out/README.md").read_text()

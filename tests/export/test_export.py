@@ -17,6 +17,7 @@ from salad_ds.config import load_recipe
 from salad_ds.errors import CheckpointError, RecipeError, SaladError
 from salad_ds.export import run
 from salad_ds.export.run import export
+from salad_ds.model.build import build_student
 from salad_ds.model.salad import load_student
 from salad_ds.train.universal import convert
 from tests.export.job import SITUATIONS
@@ -131,3 +132,35 @@ def test_what_cannot_be_exported_is_named(checkpoints, tmp_path):
     with pytest.raises(CheckpointError, match="48.* in the checkpoint, .*64.* in the student"):
         export(dataclasses.replace(recipe, model=wider), str(whole), out)
     assert not Path(out).exists()
+
+
+def test_the_adapter_alone_starts_another_student(checkpoints, tmp_path, capsys):
+    """In half precision, with a card that says how, and no LLM beside it."""
+    recipe = load_recipe(checkpoints)
+    command = ["export", str(checkpoints), "--checkpoint", "zero3frozen", "--adapter", "--dtype", "float16"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors", *EXTRA}
+    held = load_file(tmp_path / "out/model.safetensors")
+    trained = load_file(recipe.path("zero3frozen") / "model/model.safetensors")
+    assert held.keys() == {name for name in trained if name.startswith("adapter.")}
+    assert all(torch.equal(value, trained[name].half()) for name, value in held.items())
+    card = (tmp_path / "out/README.md").read_text()
+    assert "which was frozen" in card and "adapter_weights:" in card
+    model, _ = build_student(dataclasses.replace(recipe.model, adapter_weights=str(tmp_path / "out")))
+    assert torch.equal(model.adapter.project_in.bias.half(), held["adapter.project_in.bias"])
+
+
+def test_a_rate_of_0_leaves_a_part_as_it_was_and_out_of_the_checkpoint(checkpoints):
+    recipe = load_recipe(checkpoints)
+    fresh = build_student(recipe.model)[0].state_dict()
+    for name, part in (("zero2frozen", "adapter."), ("zero3frozen", "adapter."), ("zero2llmalone", "llm.")):
+        trained = load_file(recipe.path(name) / "model/model.safetensors")
+        moved = {key.split(".")[0] + "." for key, value in trained.items() if not torch.equal(value, fresh[key])}
+        assert moved == {part}, name
+        for file in (recipe.path(name) / "checkpoints").rglob("*_model_states.pt"):
+            assert all(key.startswith(part) for key in torch.load(file, weights_only=False)["module"]), file
+        if part == "llm.":
+            continue
+        sizes = {one: sum(path.stat().st_size for path in (recipe.path(one) / "checkpoints").rglob("*.pt"))
+                 for one in (name, name.removesuffix("frozen"))}
+        assert sizes[name] < 0.5 * sizes[name.removesuffix("frozen")], sizes

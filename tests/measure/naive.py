@@ -49,6 +49,12 @@ class Naive:
         def kl(a: torch.Tensor, b: torch.Tensor) -> float:
             return float((a.exp() * (a - b)).sum())
 
+        def nll(own: dict[int, torch.Tensor] | torch.Tensor) -> float:
+            return sum(-float(own[i][ids[i + 1]]) for i in heard)
+
+        def entropy(own: dict[int, torch.Tensor] | torch.Tensor) -> float:
+            return sum(-float((own[i].exp() * own[i]).sum()) for i in heard)
+
         return {
             "tokens": len(heard),
             "misalignment": sum(kl(p[i], heard[i]) for i in heard),
@@ -56,4 +62,8 @@ class Naive:
             "misalignment_silence": sum(kl(p[i], nothing[i]) for i in heard),
             "forgetting": sum(kl(q[i], p[i]) for i in heard),
             "distillation": sum(kl(q[i], heard[i]) for i in heard),
+            "nll_hearing": nll(heard),
+            "nll_reading": nll(p),
+            "overconfidence_hearing": nll(heard) - entropy(heard),
+            "overconfidence_reading": nll(p) - entropy(p),
         }

@@ -10,14 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salad_ds.config import SourceConfig, SynthConfig, TrainConfig
-from salad_ds.data.collate import Sequence
+from salad_ds.config import MeasureSetConfig, SourceConfig, SynthConfig, TrainConfig
+from salad_ds.data.collate import Sequence, collate
+from salad_ds.data.interleave import Piece
 from salad_ds.data.shards import ShardSet, Word, write_words
+from salad_ds.distill.reference import capped
 from salad_ds.errors import CheckpointError, DataError
-from salad_ds.measure.divergences import Utterance, divergences, misalignment_of_shards, weights_identity
+from salad_ds.measure.divergences import (
+    Head,
+    States,
+    Utterance,
+    compare,
+    divergences,
+    head_of,
+    misalignment_of_shards,
+    plainly,
+    states_of,
+    weights_identity,
+)
 from salad_ds.measure.run import find_student, measure_checkpoint
 from salad_ds.measure.sequences import Item, held_out, planner_for, silent, with_speech_of
 from salad_ds.measure.sets import measure
@@ -37,7 +51,7 @@ def test_every_quantity_is_its_definition_computed_alone(student, teacher, items
         assert record.key == sequence.key and record.tokens == expected.pop("tokens")
         for name, value in expected.items():
             assert getattr(record, name) == pytest.approx(value, rel=2e-4), name
-            assert value / record.tokens > 0.02, f"{name} is too small to say anything"
+            assert abs(value) / record.tokens > 0.02, f"{name} is too small to say anything"
         first = next(i for i, piece in enumerate(sequence.pieces) if piece.speech)
         assert record.heard == sum(p.last - p.first for p in sequence.pieces[first:] if not p.speech) > 0
 
@@ -49,7 +63,8 @@ def test_a_batch_gives_what_its_utterances_give(student, teacher, items):
         assert (a.key, a.tokens, a.heard) == (b.key, b.tokens, b.heard)
         for name in ("misalignment", "forgetting", "distillation"):
             assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-4)
-        assert math.isnan(a.misalignment_silence) and math.isnan(a.misalignment_wrong_speech)
+        assert all(math.isnan(getattr(a, name)) for name in (
+            "misalignment_silence", "misalignment_wrong_speech", *CALIBRATION))  # fmt: skip
 
 
 def test_an_untouched_student_has_forgotten_nothing(model_config, teacher, items):
@@ -68,6 +83,96 @@ def test_controls_with_the_same_sound_measure_the_same(student, teacher, items):
     mute = silent(one.sequence)
     (record,) = divergences(student[0], teacher, [Item(0, mute, silent(one.wrong))], 1)
     assert record.misalignment_silence == record.misalignment == record.misalignment_wrong_speech
+
+
+# ---- calibration, on drawn hidden states
+
+CALIBRATION = ("nll_hearing", "nll_reading", "overconfidence_hearing", "overconfidence_reading")
+
+
+def dense(hidden: torch.Tensor, head: Head) -> torch.Tensor:
+    """[N, V] float64 log-probabilities."""
+    return capped(hidden.double() @ head.weight.double().T * head.scale, head.softcap).log_softmax(-1)
+
+
+def calibration_of(reading: torch.Tensor, hearing: torch.Tensor, head: Head, labels: torch.Tensor,
+                   utterances: int = 2) -> list[Utterance]:
+    """Of N text targets ``labels`` [N], divided evenly over the utterances; the teacher is the student that reads."""
+    tokens = len(labels) // utterances
+    texts = labels.reshape(utterances, tokens).tolist()
+    sequences = [Sequence("u", (0, *text), [Piece(False, 0, tokens + 1, tokens + 1)]) for text in texts]
+    states = States(collate([[sequence] for sequence in sequences], 0), reading, hearing, None, None)
+    return compare(states, head, head.says(reading), sequences, calibration=True)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states [6000, 12], reading and hearing, and a head's weight [300, 12]."""
+    generator = torch.Generator().manual_seed(0)
+    reading, hearing, weight = (torch.randn(n, 12, generator=generator) for n in (6000, 6000, 300))
+    return reading, hearing, weight
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_calibration_is_that_of_a_dense_softmax(drawn, softcap, dtype):
+    reading, hearing, weight = (part.to(dtype) for part in drawn)
+    head = Head(weight, 0.7, softcap)
+    labels = torch.randint(0, 300, (6000,), generator=torch.Generator().manual_seed(3))
+    records = calibration_of(reading, hearing, head, labels, 3)
+    for number, record in enumerate(records):
+        mine = slice(number * 2000, (number + 1) * 2000)
+        for how, hidden in (("hearing", hearing), ("reading", reading)):
+            log_p = dense(hidden[mine], head)
+            nll, entropy = -log_p.gather(1, labels[mine, None]).sum(), -(log_p.exp() * log_p).sum()
+            assert getattr(record, f"nll_{how}") == pytest.approx(float(nll), rel=1e-6)
+            assert getattr(record, f"overconfidence_{how}") == pytest.approx(float(nll - entropy), rel=1e-5, abs=1e-3)
+
+
+def test_a_student_whose_words_the_truth_is_made_of_is_calibrated(drawn):
+    """The tokens are drawn from what it expects when it hears: 0 within the noise. With sharper logits it is too sure,
+    with flatter ones too vague. And so it is reading, with tokens that are drawn from that."""
+    reading, hearing, weight = drawn
+    generator = torch.Generator().manual_seed(1)
+    for how, hidden in (("hearing", hearing), ("reading", reading)):
+        log_p = dense(hidden, Head(weight))
+        labels = torch.multinomial(log_p.exp(), 1, generator=generator)[:, 0]
+        found = {}
+        for scale in (0.5, 1.0, 2.0):
+            records = calibration_of(reading, hearing, Head(weight, scale), labels, 60)
+            found[scale] = told(records)[f"overconfidence_{how}"]
+        assert abs(found[1.0]["mean"]) < 3 * found[1.0]["se"] < 0.15
+        assert found[2.0]["mean"] > 1 and found[0.5]["mean"] < -0.3, how
+
+
+def test_overconfidence_is_the_slope_of_the_nll(drawn):
+    """By log β of softmax(β z): where it is positive, a temperature above 1 lowers the NLL."""
+    reading, hearing, weight = drawn
+    labels = torch.randint(0, 300, (6000,), generator=torch.Generator().manual_seed(2))
+    found = told(calibration_of(reading, hearing, Head(weight), labels))
+    step = 1e-4
+    for how, hidden in (("hearing", hearing), ("reading", reading)):
+        up, down = (-dense(hidden, Head(weight, math.exp(power))).gather(1, labels[:, None]).mean()
+                    for power in (step, -step))  # fmt: skip
+        assert found[f"overconfidence_{how}"]["mean"] == pytest.approx(float((up - down) / (2 * step)), rel=1e-4)
+
+
+def test_what_is_asked_without_calibration_is_the_same_bit_by_bit(drawn, student, teacher, items):
+    """Of a probe: no label changes a divergence."""
+    states = states_of(plainly(student[0]), items[:2])
+    truth = teacher.targets(states.batch.teacher_requests())
+    sequences = [item.sequence for item in items[:2]]
+    with torch.no_grad():
+        without, with_it = (compare(states, head_of(student[0]), truth, sequences, asked) for asked in (False, True))
+    for one, other in zip(without, with_it, strict=True):
+        for name in QUANTITIES:
+            if name in CALIBRATION:
+                assert math.isnan(getattr(one, name)) and math.isfinite(getattr(other, name))
+            else:
+                assert getattr(one, name) == getattr(other, name), name
+
+
+# ---- controls
 
 
 def waves(*lengths: int, level: float) -> list[np.ndarray]:
@@ -132,7 +237,7 @@ def told(records: list[Utterance]) -> dict:
 def test_a_summary_divides_by_the_right_tokens_and_pairs_its_differences():
     random = np.random.default_rng(1)
     records = [
-        Utterance(str(i), int(n), int(n) // 2, *(n * x for x in random.uniform(0.1, 0.5, 5)))
+        Utterance(str(i), int(n), int(n) // 2, *(n * x for x in random.uniform(0.1, 0.5, len(QUANTITIES))))
         for i, n in enumerate(random.integers(4, 40, 20))
     ]
     found = told(records)
@@ -185,6 +290,29 @@ def test_a_measurement_is_written_and_made_again_only_for_something_else(recipe,
     later = [Word(word.start + 0.05, word.end + 0.05, word.score) for word in words]
     write_words(speech / "000000.tar", "by hand", {"v0": later})
     assert measured_again() and not measured_again()
+
+
+def test_what_was_measured_without_a_quantity_is_measured_anew(recipe, student_dir, speech_dir):
+    """Result and rows of an earlier version, overall and by group: not a mean of nothing."""
+    recipe.measure.sets = [MeasureSetConfig("again", str(speech_dir), 0, "voice")]
+    measure_checkpoint(recipe, str(student_dir))
+    results = [path for path in recipe.path("measure").rglob("*.json") if path.is_file()]
+    for path in results:
+        body = json.loads(path.read_text())
+        del body["made_from"]["quantities"]
+        for name in CALIBRATION:
+            (body if path.stem != "again" else body["overall"]).pop(name)
+        path.write_text(json.dumps(body))
+    for path in recipe.path("measure").rglob("*.rows.jsonl"):
+        head, *blocks = map(json.loads, path.read_text().splitlines())
+        del head["made_from"]["quantities"]
+        for block in blocks:
+            block["rows"] = [{k: v for k, v in row.items() if k not in CALIBRATION} for row in block["rows"]]
+        path.write_text("".join(json.dumps(line) + "\n" for line in [head, *blocks]))
+    assert len(results) == 2
+    for result in measure_checkpoint(recipe, str(student_dir)).values():
+        for part in (result.get("overall", result), *result.get("groups", {}).values()):
+            assert all(math.isfinite(part[name][key]) for name in QUANTITIES for key in ("mean", "se"))
 
 
 def flip(file, place: int) -> None:

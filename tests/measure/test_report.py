@@ -62,7 +62,7 @@ def measured(checkpoint: str, right: float, wrong: float, silence: float, se: fl
             "misalignment_wrong_speech": value(wrong), "misalignment_silence": value(silence),
             "forgetting": value(0.0 if checkpoint == "init" else 0.021), "distillation": value(right + 0.04),
             "speech_gain_over_wrong": value(wrong - right), "speech_gain_over_silence": value(silence - right),
-            "definition": {}}
+            **({} if checkpoint == "init" else {"overconfidence_hearing": value(0.137)}), "definition": {}}
 
 
 def evaluated(model: str, text: int, speech: int | None, items: int = 64, of: int = 64) -> dict[str, Any]:
@@ -232,7 +232,8 @@ def test_the_page_shows_the_numbers_with_their_counts(whole: Recipe) -> None:
     words = visible(whole.path("report/index.html").read_text())
     for piece in ("The student uses speech", "0.860 ± 0.010", "24 utterances", "27 of 64", "42.2 %", "25%", "6:24",
                   "120 of 120", "set aside: character error rate", "no speakable word 1", "tower, ship, lamp",
-                  "24 clusters", "8", "prepare", "mlflow", TEXTS[0]):
+                  "24 clusters", "8", "prepare", "mlflow", TEXTS[0],
+                  "overconfidence, hearing: NLL − entropy not run 0.137 ± 0.010"):
         assert piece in words, piece
     assert "not run" in words.lower() and "teacher/store.json" in words  # the builder writes no teacher store
 

@@ -121,6 +121,16 @@ def test_clusters_are_those_of_the_selection(recipe, tmp_path):
     assert list(groups.made_from()) == ["clusters"] and Groups(recipe, "domain").made_from() == {}
 
 
+def test_texts_that_the_selection_drew_are_told_from_those_it_left(recipe):
+    with pytest.raises(DataError, match="no text is drawn yet"):
+        Groups(recipe, "drawn")
+    write_table(recipe.path("stage2/selection/selected.parquet"), {
+        "text": (pa.string(), [TEXTS[1][0]]), "cluster": (pa.int32(), [3])}, {})  # fmt: skip
+    groups = Groups(recipe, "drawn")
+    assert [groups.of("", {"text": text}) for text, _ in TEXTS[:3]] == ["left", "drawn", "left"]
+    assert groups.made_from().keys() == {"drawn"}, "another draw is measured anew"
+
+
 def test_a_long_text_is_spoken_up_to_a_sentence():
     text = " ".join(f"Sentence number {i} has six words." for i in range(100))
     cut = shortened(text)

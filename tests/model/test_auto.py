@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer
 
+from salad_ds.assets import resolve
+from salad_ds.config import ModelConfig
 from salad_ds.errors import DataError
 from salad_ds.model.auto import SaladConfig, SaladFeatureExtractor, SaladForConditionalGeneration, SaladProcessor
+from salad_ds.model.build import student_config
 from tests.model.listening import listener, listener_dir, mimi_dir  # noqa: F401
 
 REMOTE = """
@@ -83,6 +86,16 @@ def test_importing_the_package_is_enough(listener_dir):  # noqa: F811
     config = json.loads((listener_dir / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_salad.SaladForConditionalGeneration"
     assert config["architectures"] == ["SaladForConditionalGeneration"]
+
+
+def test_the_llm_is_called_what_the_recipe_calls_it(listener):  # noqa: F811
+    """Not the directory where it lay on the machine that trained the student."""
+    model, processor = listener
+    recipe = ModelConfig(llm="packaged:smollm2-135m")
+    text = AutoConfig.from_pretrained(str(resolve(recipe.llm)))
+    made = student_config(recipe, text, model.encoder, processor.tokenizer, 1.0).to_dict()
+    assert made["text_config"]["_name_or_path"] == recipe.llm
+    assert str(Path.home()) not in json.dumps(made)
 
 
 def test_a_student_saved_without_a_processor_still_has_one(listener, tmp_path):  # noqa: F811

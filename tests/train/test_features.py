@@ -21,7 +21,7 @@ from salad_ds.data.features import FrameFormat, features_path, open_features, wa
 from salad_ds.data.plan import Planner
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter, Word, write_words
 from salad_ds.data.stream import Stream
-from salad_ds.encode import cut_up, encode
+from salad_ds.encode import cut_up, encode, only_writer
 from salad_ds.errors import DataError, RecipeError
 from salad_ds.measure.divergences import divergences
 from salad_ds.measure.sequences import held_out, planner_for
@@ -235,7 +235,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(prepared, load, tmp_path):
         open_features(path).verify()
         path.unlink()
     assert encode(recipe).written == len(first) and [path.read_bytes() for path in sidecars(recipe)] == first
-    assert encode(recipe).written == 0
+    with only_writer(speech):  # another run
+        assert encode(recipe).written == 0, "where nothing is to be written it does not matter"
+        sidecars(recipe)[0].unlink()
+        with pytest.raises(DataError, match="another run is encoding"):
+            encode(recipe)
 
 
 def test_recordings_that_cannot_be_encoded_are_counted_and_named(load):

@@ -9,7 +9,9 @@ import math
 import pytest
 import torch
 
+from salad_ds.config import TrainConfig
 from salad_ds.model.flops import numel, shape_of
+from salad_ds.train.engine import freeze
 from tests.train.launch import forked
 from tests.train.parity import ROWS, batches, plain, rows_of, student
 
@@ -105,3 +107,20 @@ def test_flops_are_those_that_torch_counts(tiny_untied_llm_dir):
     assert shape.head == 49152 * 32
     assert shape.adapter == sum(numel(p) for n, p in model.adapter.named_parameters() if n.endswith("weight")
                                 and p.dim() == 2)  # fmt: skip
+
+
+def test_a_frozen_llm_needs_two_passes_of_its_products(tiny_untied_llm_dir):
+    """By torch's counter: forward, and the gradient of what came in, which is what the adapter learns from."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = student(str(tiny_untied_llm_dir))
+    model.llm.set_attn_implementation("eager")
+    freeze(model, TrainConfig(sources=[], lr_llm=0.0))
+    shape, length = shape_of(model), 40
+    heard = torch.randn(1, length, 32, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model.llm(inputs_embeds=heard, use_cache=False).logits.sum().backward()
+    assert shape.training(length, length, 0, length * length) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert shape.training(0, 0, 10, 0) == 6 * shape.adapter * 10
+    freeze(model, TrainConfig(sources=[], lr_adapter=0.0))
+    assert shape_of(model).training(0, 0, 10, 0) == 2 * shape.adapter * 10

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from salad_ds.config import load_recipe
 from salad_ds.files import read_json
@@ -40,3 +42,18 @@ def test_two_ranks_then_one_then_four_train_as_two_throughout(prepared, whole, t
     assert len(losses(work)) == 9 and (work / "stage1/model/model.safetensors").is_file()
     names = sorted(path.name for path in (work / "stage1/checkpoints").glob("step-*"))
     assert names == ["step-00000006", "step-00000009"], "universal copies go when they have served"
+
+
+def test_with_a_frozen_llm_too(prepared, work, tmp_path):
+    """Which is in no checkpoint: one rank goes on from two ranks' one, and the same rank from its own."""
+    recipe, log = [prepared, f"workdir={work}", "stages.stage1.lr_llm=0"], tmp_path / "log"
+    forked(2, "salad_ds", "train", *recipe, log=log)
+    straight, weights = losses(work), load_file(work / "stage1/model/model.safetensors")
+    shutil.rmtree(work / "stage1")
+    forked(2, "tests.train.until", 2, *recipe, log=log)
+    assert "making it universal" in forked(1, "tests.train.until", 4, *recipe, log=log)
+    assert "continuing after step 4" in forked(1, "salad_ds", "train", *recipe, log=log)
+    assert losses(work) == pytest.approx(straight, rel=1e-5)
+    again = load_file(work / "stage1/model/model.safetensors")
+    assert all(torch.allclose(value, weights[name], atol=1e-4) for name, value in again.items())
+    assert all(torch.equal(value, weights[name]) for name, value in again.items() if name.startswith("llm."))
