@@ -60,19 +60,25 @@ LIBRARY = torch.library.Library("aten", "IMPL")
 def _mm(left: Tensor, right: Tensor) -> Tensor:
     if _fits(left, right):
         return product(left, right.t())
-    return torch.mm(left, right, out=left.new_empty(left.shape[0], right.shape[1]))  # PyTorch's, which stays as it is
+    return torch.mm(left, right, out=_room(left, right))  # PyTorch's, which stays as it is
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     if beta == alpha == 1 and bias.dim() == 1 and bias.is_contiguous() and bias.dtype == left.dtype \
             and bias.shape[0] == right.shape[1] and _fits(left, right):
         return product(left, right.t(), bias)
-    return torch.addmm(bias, left, right, beta=beta, alpha=alpha, out=left.new_empty(left.shape[0], right.shape[1]))
+    return torch.addmm(bias, left, right, beta=beta, alpha=alpha, out=_room(left, right))
+
+
+def _room(left: Tensor, right: Tensor) -> Tensor:
+    """For the product; for what is none, anything: PyTorch says so."""
+    return left.new_empty(left.shape[0], right.shape[1]) if left.dim() == right.dim() == 2 else left.new_empty(0)
 
 
 def _fits(left: Tensor, right: Tensor) -> bool:
     return (
-        left.dtype == right.dtype == torch.float32
+        left.dim() == right.dim() == 2
+        and left.dtype == right.dtype == torch.float32
         and left.shape[1] == right.shape[0]
         and left.numel() * right.shape[1] >= WORTH
         and bool(torch.backends.mkldnn.enabled)

@@ -180,6 +180,7 @@ def test_what_must_be_given_is_named(tmp_path, key):
         (["select.text=t", "select.checkpoint=''"], "select.checkpoint is '', which is neither a stage"),
         (["stages.stage1.micro_batch=3", "stages.stage1.ranks=5"], "global_batch 512 is not a multiple of micro_batch"),
         (["corpora=[{kind: text, source: s, out: x, split: dev}]"], "corpora has split 'dev'"),
+        (["model.adapter_weights=published:x", "stages.stage1.init_from=/"], "model.adapter_weights is set, and every"),
     ],
 )
 def test_contradictions_are_refused_before_anything_runs(minimal, overrides, told):

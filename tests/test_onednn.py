@@ -39,7 +39,8 @@ assert torch.addmm(torch.ones(2, 1), torch.ones(2, 3), torch.ones(3, 2), beta=2,
 wide = torch.randn(40, 80)[:, ::2]  # neither rows nor columns in a piece
 assert torch.allclose(wide @ wide.t(), (wide.double() @ wide.double().t()).float(), atol=1e-4)
 assert torch.ones(3, 3, dtype=torch.int64).mm(torch.ones(3, 3, dtype=torch.int64)).eq(3).all()
-for left, right in ((torch.ones(3, 4), torch.ones(5, 3)), (torch.ones(3, 4), torch.ones(4, 5).double())):
+for left, right in ((torch.ones(3, 4), torch.ones(5, 3)), (torch.ones(3, 4), torch.ones(4, 5).double()),
+                    (torch.ones(4), torch.ones(4, 5)), (torch.ones(3, 4), torch.ones(2, 4, 5))):
     try:
         torch.mm(left, right)
     except RuntimeError:

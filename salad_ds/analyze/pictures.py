@@ -87,8 +87,8 @@ def laws(found: Sequence[Found], png: Path) -> str:
 
 def plain_ticks(axis: Axis) -> None:
     """Ticks of a logarithmic M axis as decimals, whatever part of a decade it spans."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 20 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     if high / low < 3:
         axis.set_major_locator(MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

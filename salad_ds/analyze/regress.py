@@ -8,8 +8,8 @@ explains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -21,7 +21,8 @@ from salad_ds.errors import DataError
 class Regression:
     """``coefficients``: intercept first, then the predictors in order; ``errors``: their standard errors; ``p``:
     two-sided, against 0. ``r2``, ``loo_r2`` (1 − PRESS / total; below 0 when the mean predicts better), ``partial_r2``
-    of each predictor given the others, ``runs``: how many."""
+    of each predictor given the others, ``runs``: how many; ``left_out``: loo_r2 with whole groups left out, for each
+    grouping that was given."""
 
     names: tuple[str, ...]
     coefficients: tuple[float, ...]
@@ -31,11 +32,15 @@ class Regression:
     loo_r2: float
     partial_r2: dict[str, float]
     runs: int
+    left_out: dict[str, float] = field(default_factory=dict)
 
 
-def regress(y: np.ndarray, predictors: Mapping[str, np.ndarray]) -> Regression:
-    """Least squares of ``y`` [n] on an intercept and ``predictors`` [n] each. Raises DataError for too few runs (two
-    more than parameters are needed), constant or proportional predictors, and numbers that are not finite."""
+def regress(
+    y: np.ndarray, predictors: Mapping[str, np.ndarray], groupings: Mapping[str, Sequence[Hashable]] | None = None
+) -> Regression:
+    """Least squares of ``y`` [n] on an intercept and ``predictors`` [n] each. ``groupings``: {name: a label per run}.
+    Raises DataError for too few runs (two more than parameters are needed), constant or proportional predictors, and
+    numbers that are not finite."""
     names, y = tuple(predictors), np.asarray(y, float)
     design = np.column_stack([np.ones(len(y)), *(np.asarray(predictors[name], float) for name in names)])
     n, k = design.shape
@@ -52,12 +57,27 @@ def regress(y: np.ndarray, predictors: Mapping[str, np.ndarray]) -> Regression:
     errors = np.sqrt(np.diag(inverse) * left / (n - k))
     with np.errstate(divide="ignore"):
         p = 2 * student_t.sf(np.abs(beta / errors), n - k)
-    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
-    press = float(((residuals / (1 - leverage)) ** 2).sum())
+    hat = design @ inverse @ design.T
+    left_out = {name: 1 - press(hat, residuals, labels) / total for name, labels in (groupings or {}).items()}
     partial = {}
     for i, name in enumerate(names, 1):
         without = np.delete(design, i, 1)
         alone = float(((y - without @ np.linalg.lstsq(without, y, rcond=None)[0]) ** 2).sum())
         partial[name] = (alone - left) / alone if alone > 0 else float("nan")
     return Regression(names, tuple(map(float, beta)), tuple(map(float, errors)), tuple(map(float, p)), 1 - left / total,
-                      1 - press / total, partial, n)
+                      1 - press(hat, residuals, range(n)) / total, partial, n, left_out)
+
+
+def press(hat: np.ndarray, residuals: np.ndarray, labels: Sequence[Hashable]) -> float:
+    """Sum of squared errors when every run is predicted by a fit without the runs of its label: (I − H_gg)⁻¹ e_g for
+    each label g. Infinite where the others do not determine the fit."""
+    members: dict[Hashable, list[int]] = {}
+    for i, label in enumerate(labels):
+        members.setdefault(label, []).append(i)
+    total = 0.0
+    for own in members.values():
+        inner = np.eye(len(own)) - hat[np.ix_(own, own)]
+        if np.linalg.cond(inner) > 1e10:
+            return float("inf")
+        total += float((np.linalg.solve(inner, residuals[own]) ** 2).sum())
+    return total

@@ -108,6 +108,10 @@ def check(recipe: Recipe, path: Path) -> None:
     adapter = recipe.model.adapter
     refuse(adapter.width % adapter.heads != 0, "model.adapter.width", "must be a multiple of heads")
     refuse(adapter.heads % adapter.kv_heads != 0, "model.adapter.heads", "must be a multiple of kv_heads")
+    refuse(bool(recipe.model.adapter_weights and recipe.stages) and None not in
+           [stage.init_from for stage in recipe.stages.values()], "model.adapter_weights",
+           "is set, and every stage starts from a student, which has an adapter",
+           "remove it, or a stage's init_from")  # fmt: skip
     for corpus in recipe.corpora:
         refuse(
             corpus.split not in ("all", "train", "test"),

@@ -20,7 +20,8 @@ class MeasureSetConfig:
     """At most this many utterances or texts; 0 for all."""
     by: str = ""
     """A field of the samples' metadata, such as ``domain`` or ``speaker``, to tell groups apart; ``cluster`` also finds
-    the clusters of the selection, by the text; ``drawn`` tells the texts that it drew from those that it left."""
+    the clusters of the selection, by the text; ``drawn`` tells the texts that it drew from those that it left
+    (before there is a selection, ``run`` passes such a set over)."""
 
 
 @dataclass

@@ -19,13 +19,12 @@ from salad_ds.files import sole_writer
 OUT, PAGE = Path("docs/evidence"), Path("docs/evidence.md")
 
 
-def grid_of(names: list[str], arguments: argparse.Namespace) -> Grid:
-    """The cells of these experiments, in their order."""
+def grid_of(names: list[str], arguments: argparse.Namespace, seeds: list[int] | None = None) -> Grid:
+    """The cells of these experiments, in their order; of ``seeds`` alone, where they are given."""
     setup, found = load_setup(arguments.recipes), list[Cell]()
     for name in names:
         experiment = load_experiment(name, arguments.recipes)
-        chosen = experiment if arguments.seeds is None else replace(experiment, seeds=arguments.seeds)
-        found += cells(name, chosen)
+        found += cells(name, experiment if seeds is None else replace(experiment, seeds=seeds))
     return Grid(arguments.recipes / setup.recipe, overrides(arguments), found, setup.cells)
 
 
@@ -42,19 +41,18 @@ def wanted(arguments: argparse.Namespace) -> list[str]:
 
 def gather(arguments: argparse.Namespace) -> None:
     """The experiments' tables, from the runs that lie here; of all seeds, whichever are run."""
-    arguments.seeds = None
     for name in wanted(arguments):
         collect(grid_of([name], arguments), name, load_experiment(name, arguments.recipes), arguments.out)
 
 
 def fill(arguments: argparse.Namespace) -> None:
     """``run``: prepare, then the cells of every experiment that was named, and their tables."""
-    setup, grid = load_setup(arguments.recipes), grid_of(wanted(arguments), arguments)
+    setup, grid = load_setup(arguments.recipes), grid_of(wanted(arguments), arguments, arguments.seeds)
     workdir = Path(load_recipe(arguments.recipes / setup.recipe, overrides(arguments)).workdir)
     with sole_writer(workdir, name=".running") as alone:
         if not alone:
             raise SaladError(f"experiments are run in {workdir} already", "wait for them, or set another workdir=...")
-        prepare(overrides(arguments), arguments.recipes)
+        prepare(overrides(arguments), arguments.recipes, grid.speech)
         try:
             run(grid, arguments.jobs, arguments.minutes)
         finally:
@@ -64,7 +62,7 @@ def fill(arguments: argparse.Namespace) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """``list``: each cell, and whether it is done."""
-    grid = grid_of(wanted(arguments), arguments)
+    grid = grid_of(wanted(arguments), arguments, arguments.seeds)
     for cell in grid.cells:
         print(f"{status_of(grid, cell):18} {cell.experiment} {cell.name}")
 

@@ -10,7 +10,6 @@ fill no more than a core.
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from salad_ds.data.shards import ShardSet
 from salad_ds.errors import RecipeError, SaladError, Stopped
 from salad_ds.evidence.grid import STAGES, Cell, overrides_of, run_name
 from salad_ds.files import digest_of, read_json, write_json
+from salad_ds.measure.artefacts import machine
+from salad_ds.measure.statistics import QUANTITIES
 from salad_ds.progress import clock
 from salad_ds.select.stages import stages_on_selection
 from salad_ds.train.stop import StopRequests
@@ -69,6 +70,16 @@ class Grid:
         """The recipe of what cells share."""
         return load_recipe(self.recipe, self.shared)
 
+    @property
+    def speech(self) -> set[str]:
+        """The directories of speech that the cells are trained and measured on."""
+        found = set[str]()
+        for cell in self.cells:
+            recipe = self.loaded(cell.overrides)[1]
+            found |= {source.path for stage in recipe.stages.values() for source in stage.sources}
+            found |= {recipe.measure.speech, *(one.path for one in recipe.measure.sets)}
+        return found
+
     def recipe_of(self, cell: Cell) -> Recipe:
         return replace(self.loaded(cell.overrides)[1], workdir=str(self.place(cell)))
 
@@ -84,7 +95,7 @@ class Grid:
         recipe = self.recipe_of(cell)
         measured = [ShardSet.open(recipe.path(one)).identity()
                     for one in (recipe.measure.speech, *(one.path for one in recipe.measure.sets))]
-        return digest_of([stage_digest(recipe, self.stage(cell)), plain(recipe.measure), measured])
+        return digest_of([stage_digest(recipe, self.stage(cell)), plain(recipe.measure), measured, list(QUANTITIES)])
 
     def link(self, cell: Cell) -> None:
         """Make the run's directory, with links to what is shared and to the student that it starts from."""
@@ -137,22 +148,26 @@ class Running:
         self.grid, self.cell, self.place, self.began = grid, cell, grid.place(cell), time.monotonic()
         grid.link(cell)
         self.commands = deque(grid.commands(cell))
-        self.log: IO[str] = open(self.place / "log.txt", "a", encoding="utf-8")
         self.threads = grid.recipe_of(cell).threads or 1
-        self.job = self.start()
+        self.verb = ""
+        self.job: subprocess.Popen[str] | None = None
+        self.log: IO[str] = open(self.place / "log.txt", "a", encoding="utf-8")
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> None:
+        """The next verb."""
+        command = self.commands.popleft()
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.threads))
-        self.verb = self.commands[0][0]
-        job = subprocess.Popen([sys.executable, "-m", "salad_ds", *self.commands.popleft()], text=True,
-                               stdout=self.log, stderr=self.log, env=environment)  # fmt: skip
-        if self.verb == "precompute":
-            job.wait()  # runs share a store, which has one writer
-        return job
+        self.verb, self.job = command[0], subprocess.Popen([sys.executable, "-m", "salad_ds", *command], text=True,
+                                                           stdout=self.log, stderr=self.log, env=environment)  # fmt: skip
 
-    def ended(self) -> bool:
-        """Whether the run is done; starts its next verb where one has ended. Raises SaladError where one failed."""
-        code = self.job.poll()
+    @property
+    def fills_store(self) -> bool:
+        return self.verb == "precompute" and self.job is not None and self.job.poll() is None
+
+    def ended(self, filled: bool) -> bool:
+        """Whether the run is done; starts its next verb where one has ended. ``filled``: whether another run is filling
+        the teacher's store, which they share and which has one writer. Raises SaladError where a verb failed."""
+        code = 0 if self.job is None else self.job.poll()
         if code is None:
             return False
         if code:
@@ -161,30 +176,34 @@ class Running:
             raise kind(f"{self.cell.experiment} {self.cell.name}: {self.verb} ended with exit code {code}",
                        f"see {self.place / 'log.txt'}; the same command goes on where it stopped")  # fmt: skip
         if self.commands:
-            self.job = self.start()
+            if not (filled and self.commands[0][0] == "precompute"):
+                self.start()
             return False
         self.log.close()
         write_json(self.place / RESULT, self.result())
         return True
 
+    def stop(self) -> None:
+        """Tell it to write a checkpoint and end."""
+        if self.job is not None:
+            self.job.terminate()
+
+    def wait(self) -> None:
+        if self.job is not None:
+            self.job.wait()
+        self.log.close()
+
     def result(self) -> dict[str, Any]:
         stage, cell = self.grid.stage(self.cell), self.cell
         about = self.place / f"measure/{stage}"
         sets = {one.name: read_json(about / f"{one.name}.json") for one in self.grid.recipe_of(cell).measure.sets}
-        told = read_json(self.place / f"measure/{stage}.json")
+        main = read_json(self.place / f"measure/{stage}.json")
         words = about / "words.json"
         return {"schema": 1, "digest": self.grid.digest(cell), "experiment": cell.experiment, "cell": cell.name,
                 "levels": cell.levels, "seed": cell.seed, "machine": machine(),
-                "measured": {key: value for key, value in told.items() if key != "utterances"},
+                "measured": {key: value for key, value in main.items() if key != "utterances"},
                 "sets": {name: {"overall": one["overall"], "groups": one["groups"]} for name, one in sets.items()},
                 "words": read_json(words)["overall"]["word"] if words.is_file() else None}  # fmt: skip
-
-
-def machine() -> dict[str, Any]:
-    import torch
-
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
 
 
 def run(grid: Grid, jobs: int, minutes: float) -> int:
@@ -200,26 +219,28 @@ def run(grid: Grid, jobs: int, minutes: float) -> int:
     print(f"{sum(grid.result(cell) is not None for cell in grid.cells)} of {len(grid.cells)} cells are done, "
           f"{total} runs to do", flush=True)
     with StopRequests(signal.SIGINT, says="stopping; running cells write a checkpoint") as stop:
-        while running or (todo and not failed):
-            while len(running) < jobs and not stop.asked and not failed and (cell := startable(todo, running)):
-                todo.remove(cell)
-                print(f"[{total - len(todo)}/{total}] {cell.experiment} {cell.name}", flush=True)
-                running.append(Running(grid, cell))
-            time.sleep(0.5)
-            if stop.asked or time.monotonic() > end:
-                stop_all(running)
-                raise Stopped(f"stopped with {done} of {total} runs done", "the same command goes on where it stopped")
-            for one in list(running):
-                try:
-                    if not one.ended():
-                        continue
-                    done += 1
-                    spent, left = time.monotonic() - one.began, (time.monotonic() - began) / done * (total - done)
-                    print(f"    {one.cell.experiment} {one.cell.name}: {told(grid, one.cell)}, {clock(spent)}; "
-                          f"{clock(left)} left", flush=True)
-                except SaladError as error:
-                    failed.append(error)
-                running.remove(one)
+        try:
+            while running or (todo and not failed):
+                while len(running) < jobs and not stop.asked and not failed and (cell := startable(grid, todo, running)):
+                    todo.remove(cell)
+                    print(f"[{total - len(todo)}/{total}] {cell.experiment} {cell.name}", flush=True)
+                    running.append(Running(grid, cell))
+                time.sleep(0.5)
+                if stop.asked or time.monotonic() > end:
+                    raise Stopped(f"stopped with {done} of {total} runs done", "the same command goes on where it stopped")
+                for one in list(running):
+                    try:
+                        if not one.ended(any(other.fills_store for other in running if other is not one)):
+                            continue
+                        done += 1
+                        spent, left = time.monotonic() - one.began, (time.monotonic() - began) / done * (total - done)
+                        print(f"    {one.cell.experiment} {one.cell.name}: {in_a_line(grid, one.cell)}, {clock(spent)}; "
+                              f"{clock(left)} left", flush=True)
+                    except SaladError as error:
+                        failed.append(error)
+                    running.remove(one)
+        finally:  # nothing runs on unseen, whatever ended this
+            stop_all(running)
     if failed:
         raise failed[0]
     return done
@@ -231,21 +252,20 @@ def missing(grid: Grid) -> list[Cell]:
     return [cell for cell in wanted.values() if grid.result(cell) is None]
 
 
-def startable(todo: list[Cell], running: list[Running]) -> Cell | None:
+def startable(grid: Grid, todo: list[Cell], running: list[Running]) -> Cell | None:
     """The next cell whose first stage is done."""
-    awaited = [cell.overrides for cell in (*todo, *(one.cell for one in running))]
-    return next((cell for cell in todo if cell.first is None or cell.first.overrides not in awaited), None)
+    awaited = {grid.place(cell) for cell in (*todo, *(one.cell for one in running))}
+    return next((cell for cell in todo if cell.first is None or grid.place(cell.first) not in awaited), None)
 
 
 def stop_all(running: list[Running]) -> None:
     for one in running:
-        one.job.terminate()
+        one.stop()
     for one in running:
-        one.job.wait()
-        one.log.close()
+        one.wait()
 
 
-def told(grid: Grid, cell: Cell) -> str:
+def in_a_line(grid: Grid, cell: Cell) -> str:
     """The result in a line."""
     measured = read_json(grid.place(cell) / RESULT)["measured"]
     m, wrong = measured["misalignment"]["mean"], measured["misalignment_wrong_speech"]["mean"]

@@ -5,6 +5,7 @@ The page is made from these files alone, so that it can be made again where no r
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salad_ds.errors import RecipeError
-from salad_ds.evidence.cells import Grid
+from salad_ds.evidence.cells import RESULT, Grid
 from salad_ds.evidence.drawn import spread
 from salad_ds.evidence.grid import Cell, Experiment
 from salad_ds.evidence.paired import changes
@@ -35,6 +36,8 @@ DRAWN = ("clusters", "effective", "largest")
 """Columns of runs that select: see drawn.spread."""
 NUMBERS = ("steps", "targets", "positions", "seconds", "items", "tokens",
            *(f"{name}{ending}" for name in (*QUANTITIES, CHANGE, *WORDS) for ending in ("", "_se")))  # fmt: skip
+NAMED = ("seed", "status", "speech", "machine", "run", "experiment", "setting")
+"""Columns and keys of rows besides: no axis is called so."""
 CURVES = {"step": "step", "targets": "targets_seen", "positions": "positions_seen", "m": "misalignment",
           "m_se": "misalignment_se", "wrong": "misalignment_wrong_speech", "f": "forgetting",
           "l": "distillation"}  # fmt: skip
@@ -68,7 +71,7 @@ def result_of(grid: Grid, cell: Cell, against: dict[str, str]) -> Row:
     own = spread(grid.place(cell) / grid.recipe_of(cell).select.out / "selection/clusters.parquet")
     row |= {name: number(value) for name, value in own.items()}
     about = found["machine"]
-    return row | {"machine": f"{about['processor']}, {about['cores']} cores, torch {about['torch']}"}
+    return row | {"machine": f"{about['cpu']}, {about['cores']} cores, torch {about['torch']}"}
 
 
 def measured_in(grid: Grid, cell: Cell) -> Path:
@@ -112,7 +115,7 @@ def collect(grid: Grid, name: str, experiment: Experiment, out: Path) -> tuple[P
     What the tables have of a run that is done, but does not lie here, stays: it was run on another machine.
     """
     axes = list(experiment.axes)
-    if taken := sorted({*NUMBERS, *CURVES, *DRAWN, "status", "speech", "machine", "run"} & set(axes)):
+    if taken := sorted({*NUMBERS, *CURVES, *DRAWN, *NAMED} & set(axes)):
         raise RecipeError(f"experiment {name}: an axis is called {', '.join(taken)}, as a column of all tables is",
                           "call it something else")
     paths = out / f"{name}.csv", out / f"{name}-curves.csv"
@@ -122,7 +125,7 @@ def collect(grid: Grid, name: str, experiment: Experiment, out: Path) -> tuple[P
     results, curves = [], []
     for cell in grid.cells:
         run = grid.place(cell).name
-        if run in kept and grid.result(cell) is None:
+        if run in kept and not (grid.place(cell) / RESULT).is_file():
             results.append(kept[run] | cell.levels | {"seed": cell.seed})
             curves += [row | cell.levels | {"seed": cell.seed} for row in earlier.get(run, [])]
         else:
@@ -140,7 +143,12 @@ def number(value: float) -> str:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Of a log of JSON lines; one that a killed run left half written is passed over."""
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:

@@ -22,7 +22,7 @@ from salad_ds.files import digest_of
 
 DIRECTORY = Path(__file__).parents[1] / "recipes/evidence"
 ORDER = ("search", "alpha", "alpha-between", "active", "targets", "domain", "mix", "spans", "voices")
-"""Experiments in the order of the page; ``--experiment all`` runs them in it."""
+"""Experiments in the order of the page, in which they are run too; others come behind them by their names."""
 STAGES = ("stage1", "stage2")
 """What the stage of a cell is called; and of one that starts from another cell."""
 T = TypeVar("T")
@@ -78,6 +78,9 @@ class Experiment:
     against: dict[str, str] = field(default_factory=dict)
     """{axis: level}: of the cell that a cell is held against, utterance by utterance; its other levels and its seed are
     the same."""
+    beside_deaf: bool = False
+    """Whether its students are trained as the deaf one of ``search`` is, but for what they hear (the same loss and
+    speech): then what M they have of hearing is told beside its M."""
     needs: str = ""
     """What this experiment cannot be run without, in words; empty: nothing. It stays 'not run'."""
 
@@ -108,6 +111,8 @@ def load_experiment(name: str, directory: Path = DIRECTORY) -> Experiment:
     if not path.is_file():
         raise RecipeError(f"there is no experiment {name!r}", f"use one of {', '.join(experiments(directory))}")
     found = read(path, Experiment)
+    if not found.axes and not found.needs:
+        raise RecipeError(f"{path} has no axes", "give one, with a level for each kind of run")
     for axis, level in found.against.items():
         if level not in found.axes.get(axis, {}):
             raise RecipeError(f"{path}: against {axis} {level!r}, which is no level", "name one of its axes and levels")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from salad_ds.analyze.fit import LEAST, fit
 from salad_ds.errors import DataError
 from salad_ds.evidence.collect import CHANGE, DONE, DRAWN, NOT_RUN, SET, WORDS, Row, grouped, read_csv, with_ending
+from salad_ds.evidence.deaf import HEARS, Deaf, deaf_student
 from salad_ds.evidence.grid import DIRECTORY, Experiment, experiments, load_experiment
 from salad_ds.evidence.pictures import changes_picture, curves_picture, relation_picture
 from salad_ds.evidence.relation import comparable, relation
@@ -22,10 +24,6 @@ from salad_ds.files import write_text
 
 COMMAND = "python -m salad_ds.evidence"
 SAID = re.compile(r"<!-- said (\S+) -->\n(.*?)<!-- /said -->", re.DOTALL)
-HEARS = 0.3
-"""How far M must lie below the wrong-speech control, and below the M of a student without sound, to be in bold."""
-DEAF = ("search", "set-up", "deaf")
-"""Experiment, axis and level of that student."""
 SURE = {"sure_hearing": "too sure: hearing", "sure_reading": "reading"}
 """Columns that are shown where they were measured."""
 
@@ -33,13 +31,15 @@ SURE = {"sure_hearing": "too sure: hearing", "sure_reading": "reading"}
 def write_page(out: Path, page: Path, recipes: Path = DIRECTORY) -> None:
     """Write ``page`` and the pictures below ``out`` from the tables there."""
     kept = dict(SAID.findall(page.read_text())) if page.is_file() else {}
-    parts = [HEAD.format(command=COMMAND, least=LEAST)]
-    deaf = deaf_students(out)
+    parts = [HEAD.format(command=COMMAND, least=LEAST), marked("limits", kept)]
+    deaf = deaf_student(out)
     for number, name in enumerate(experiments(recipes), 1):
         experiment = load_experiment(name, recipes)
         parts += section(number, name, experiment, deaf, out, page.parent, kept)
-    every = [row | {"experiment": name} for name in experiments(recipes) for row in read_csv(out / f"{name}.csv")]
+    every = [row | {"experiment": name, "setting": (name, *(row[axis] for axis in load_experiment(name, recipes).axes))}
+             for name in experiments(recipes) for row in read_csv(out / f"{name}.csv")]  # fmt: skip
     alike = comparable(every)
+    parts.insert(2, told_of_all(every))
     parts += ["## M against hearing, F against reading, over all runs\n", ASKED, f"`{COMMAND} page`\n",
               *relation(alike)]  # fmt: skip
     if alike:
@@ -64,24 +64,38 @@ make evidence                                      # all that follows, in its or
 
 An experiment is a YAML file of [`salad_ds/recipes/evidence`](../salad_ds/recipes/evidence); one of your own goes beside
 them, or with a set-up of its own into another directory (`--recipes`). Runs that two experiments share are run once.
+The voices of `voices` need flite and espeak-ng (`make system`); nothing else needs more than `make setup`.
 
-**M**: KL from the student reading to the student hearing, nats per text token, on utterances that neither student nor
-LLM was trained on; *wrong*, *silence*: the same with another utterance's speech and with none. *below*: how far M
-lies below *wrong*, with the standard error of their paired difference over utterances. **F**: KL from the LLM it was,
-reading. *words*: of those behind a span, how many are the student's likeliest when it reads the span, hears it, hears
-another. *below deaf*: how far M lies below that of the student of the first table that was trained on silence of the
-same length, with the same seed: it knows how long words last, and nothing else. *M* of something: on other speech
-than the held-out utterances. *clusters drawn from*: the perplexity of a drawn text's cluster. *too sure*: NLL of the
-true words less the entropy of what the student says, nats per token, 0 where it is calibrated. In bold: at least 30 %
-below both. *at*: the step of the first probe at which M was 30 % below *wrong*. One line per run, which experiments
-share where it is the same; ± is one standard error over utterances of that run, not over runs: compare seeds for
-that. In brackets behind an M: what it is above that of the level which is named over the table, with the same seed,
-paired over the utterances on which both were measured.
+## How to read the tables
 
-The second table of an experiment is of the probes within training: the least M, *at* how many text targets, and M at
-the end, in bold where it has grown again by more than two standard errors. For the other runs,
-`M(D) = E + B · (D / unit)^(−β)`, D in text targets, with 95 % intervals (`salad_ds.analyze.fit`,
-{least} points or more).
+One line per run. ± is one standard error over the utterances of that run: it says nothing of another seed's draw and
+training, so compare seeds. M in brackets is the difference from the run that is named over the table, with the same
+seed, paired over the same utterances, cut alike; there is none where they are cut otherwise.
+
+| column | what it is | good |
+|---|---|---|
+| M | KL from the student reading to the student hearing, nats per text token, on utterances that neither student nor LLM was trained on | low |
+| wrong, silence | the same with another utterance's speech, and with none | |
+| below | how far M lies below *wrong* (paired) | 100 % |
+| below deaf | how far M lies below that of the student of the first table that was trained, with the same seed and steps, on silence of the same lengths: it knows how long words last, and nothing else. – where it was trained otherwise or measured on other targets | 100 % |
+| M … / wrong | M, and the wrong-speech control, on other speech | low |
+| F | KL from the LLM that it was to the student, both reading | 0 |
+| too sure | NLL of the true words less the entropy of what the student says of them, nats per token, hearing and reading: 0 where it is calibrated on these sentences. The LLM itself is vague here (about −0.38, row `llm-frozen`) | the LLM's |
+| words: read, heard, other | share of the words behind a span that the student ranks first, when it reads the span, hears it, hears another | high |
+| at | step of the first probe at which M was 30 % below *wrong* and 30 % below the deaf student's M at that step | low |
+| clusters drawn from, largest share | how many equal clusters would be as uncertain as the draw; the share that one cluster gave | |
+| steps, targets, min | of training: text targets that were learnt from, minutes of one core beside other work | |
+
+Bold: M at least 30 % below both *wrong* and the deaf student's.
+
+The second table of an experiment is of the probes within training, on 48 utterances: the least M, *at* how many text
+targets, and M at the end, in bold where it has grown again by more than two standard errors. For the other runs,
+`M(D) = E + B · (D / unit)^(−β)`, D in text targets, with 95 % intervals from the scatter of the probes about the curve
+(`salad_ds.analyze.fit`, {least} points or more). It is a curve within one run: D counts repetitions, and the learning rate
+decays along it.
+
+## What these figures do not show
+
 """
 
 
@@ -98,14 +112,16 @@ Whisper base and a small adapter, which comes with this package
 """
 
 
-def deaf_students(out: Path) -> dict[float, Row]:
-    """The student without sound of each seed."""
-    return {row["seed"]: row for row in read_csv(out / f"{DEAF[0]}.csv")
-            if row.get(DEAF[1]) == DEAF[2] and row["status"] == DONE}  # fmt: skip
+def told_of_all(rows: list[Row]) -> str:
+    """How many runs there are, and what they took."""
+    runs = {row["run"]: row["seconds"] for row in rows if row["status"] == DONE}
+    longest = max(runs.values(), default=0.0)
+    return (f"{len(runs)} runs, those that experiments share counted once: {sum(runs.values()) / 3600:.1f} h of training on "
+            f"one core, the longest {longest / 60:.0f} minutes.\n")
 
 
 def section(
-    number: int, name: str, experiment: Experiment, deaf: dict[float, Row], out: Path, root: Path, kept: dict[str, str]
+    number: int, name: str, experiment: Experiment, deaf: Deaf, out: Path, root: Path, kept: dict[str, str]
 ) -> list[str]:
     rows, curves = read_csv(out / f"{name}.csv"), read_csv(out / f"{name}-curves.csv")
     done = [row for row in rows if row["status"] == DONE]
@@ -115,7 +131,8 @@ def section(
     if experiment.needs:
         parts.append(f"Not run: {experiment.needs.strip()}\n")
     parts += [f"In brackets: less that of {axis} {level}.\n" for axis, level in experiment.against.items() if rows]
-    parts += [table(experiment, rows, curves, deaf), ""] if rows else [f"{NOT_RUN.capitalize()}: no cell of it yet.\n"]
+    beside = deaf if experiment.beside_deaf else Deaf()
+    parts += [table(experiment, rows, curves, beside), ""] if rows else [f"{NOT_RUN.capitalize()}: no cell of it yet.\n"]
     if done:
         machines = sorted({row["machine"] for row in done})
         hours = sum(row["seconds"] for row in done) / 3600
@@ -126,10 +143,23 @@ def section(
     if picture := changes_picture(done, list(experiment.axes), reference, out / f"{name}-changes.png"):
         parts.append(shown(f"What M is above that of {reference}", picture, root))
     if curves:
-        picture = curves_picture(curves, list(experiment.axes), out / f"{name}.png")
+        drawn, others = told_apart(curves, rows)
+        picture = curves_picture(drawn, list(experiment.axes), experiment.against, out / f"{name}.png")
         parts.append(shown(experiment.title, picture, root))
+        if others:
+            parts.append(f"Not drawn, for it was measured on other targets: {', '.join(others)}.\n")
         parts += laws(curves, list(experiment.axes))
     return [*parts, marked(name, kept)]
+
+
+def told_apart(curves: list[Row], rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Curves of runs that were measured on as many targets as most, or are under way; what the others are called."""
+    done = [row for row in rows if row["status"] == DONE]
+    most = Counter(row["tokens"] for row in done).most_common(1)
+    if not most:
+        return curves, []
+    others = {row["run"]: next(iter(row.values())) for row in done if row["tokens"] != most[0][0]}
+    return [row for row in curves if row["run"] not in others], list(dict.fromkeys(others.values()))
 
 
 def shown(title: str, picture: Path, root: Path) -> str:
@@ -142,23 +172,24 @@ def marked(name: str, kept: dict[str, str]) -> str:
     return f"<!-- said {name} -->\n{kept.get(name, '')}<!-- /said -->\n"
 
 
-def table(experiment: Experiment, rows: list[Row], curves: list[Row], deaf: dict[float, Row]) -> str:
-    """``deaf``: see deaf_students."""
+def table(experiment: Experiment, rows: list[Row], curves: list[Row], deaf: Deaf) -> str:
+    """``deaf``: the student to hold them against; an empty one: none."""
     axes = list(experiment.axes)
     probes = {tuple(own[0][name] for name in [*axes, "seed"]): own for own in grouped(curves, [*axes, "seed"])}
     sets = [name for name in rows[0] if name.startswith(f"m{SET}")]
     sure = [name for name in SURE if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
-    others = [f"M {name.split(SET)[1]}" for name in sets]
+    others = [f"M {name.split(SET)[1]} / wrong" for name in sets]
     drawn = ["clusters drawn from", "largest share"] if DRAWN[0] in rows[0] else []
-    head = [*axes, "seed", *drawn, "M", "wrong", "silence", "below", "below deaf", *others, "F",
-            *(SURE[name] for name in sure), "words: read", "heard", "other", "at", "steps", "targets", "min"]
+    beside, at = (["below deaf"], ["at"]) if deaf.rows else ([], [])
+    head = [*axes, "seed", *drawn, "M", "wrong", "silence", "below", *beside, *others, "F",
+            *(SURE[name] for name in sure), "words: read", "heard", "other", *at, "steps", "targets", "min"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         own = [str(row[axis]) for axis in axes] + [f"{row['seed']:.0f}"]
         seen = probes.get(tuple(row[name] for name in [*axes, "seed"]), [])
         if row["status"] == DONE:
             own += drawn_from(row) if drawn else []
-            own += numbers(row, seen, deaf.get(row["seed"]), sets, sure)
+            own += numbers(row, seen, deaf, sets, sure)
         else:
             own.append(row["status"])
         own += ["–"] * (len(head) - len(own))
@@ -166,19 +197,21 @@ def table(experiment: Experiment, rows: list[Row], curves: list[Row], deaf: dict
     return "\n".join(lines)
 
 
-def numbers(row: Row, probes: list[Row], deaf: Row | None, sets: list[str], sure: list[str]) -> list[str]:
-    below, error = below_of(row)
-    first = next((one["step"] for one in probes if 1 - one["m"] / one["wrong"] >= HEARS), None)
-    alike = deaf is not None and deaf["tokens"] == row["tokens"] and deaf["items"] == row["items"]
-    over = 1 - row["m"] / deaf["m"] if alike and deaf else float("nan")
-    mark = "**" if min(below, over) >= HEARS else ""
+def numbers(row: Row, probes: list[Row], deaf: Deaf, sets: list[str], sure: list[str]) -> list[str]:
+    (below, error), over, first = below_of(row), deaf.below(row), deaf.passed(probes)
+    mark = "**" if below >= HEARS and over >= HEARS else ""  # not where over is NaN
+    beside = [dash(over, f"{mark}{100 * over:.0f} %{mark}")] if deaf.rows else []
     return [mean_of(row, "m", CHANGE), f"{row['wrong']:.3f}", f"{row['silence']:.3f}",
-            f"{mark}{100 * below:.0f} ± {100 * error:.0f} %{mark}", f"{mark}{100 * over:.0f} %{mark}" if alike else "–",
-            *(mean_of(row, name, name.replace("m", CHANGE, 1)) for name in sets), f"{row['f']:.3f}",
-            *("–" if np.isnan(row[name]) else f"{row[name]:+.3f}" for name in sure),
-            *("–" if np.isnan(row[name]) else f"{100 * row[name]:.1f} %" for name in WORDS),
-            "–" if first is None else f"{first:.0f}", f"{row['steps']:,.0f}", f"{row['targets']:,.0f}",
-            f"{row['seconds'] / 60:.1f}"]  # fmt: skip
+            f"{mark}{100 * below:.0f} ± {100 * error:.0f} %{mark}", *beside,
+            *(mean_of(row, name, name.replace("m", CHANGE, 1), name.replace("m", "wrong", 1)) for name in sets),
+            f"{row['f']:.3f}", *(dash(row[name], f"{row[name]:+.3f}") for name in sure),
+            *(dash(row[name], f"{100 * row[name]:.1f} %") for name in WORDS),
+            *(["–" if first is None else f"{first:.0f}"] if deaf.rows else []),
+            f"{row['steps']:,.0f}", f"{row['targets']:,.0f}", f"{row['seconds'] / 60:.1f}"]  # fmt: skip
+
+
+def dash(value: float, told: str) -> str:
+    return "–" if np.isnan(value) else told
 
 
 def drawn_from(row: Row) -> list[str]:
@@ -186,13 +219,14 @@ def drawn_from(row: Row) -> list[str]:
     return [f"{row['effective']:.1f} of {row['clusters']:.0f}", f"{100 * row['largest']:.0f} %"]
 
 
-def mean_of(row: Row, name: str, change: str) -> str:
-    """The column ``name``, and in brackets that of the paired ``change`` where there is one."""
+def mean_of(row: Row, name: str, change: str, control: str = "") -> str:
+    """The column ``name``, behind a stroke its ``control``, and in brackets its paired ``change`` where there is one."""
 
     def both(column: str, sign: str = "") -> str:
         return f"{row[column]:{sign}.3f} ± {row[with_ending(column, '_se')]:.3f}"
 
-    return both(name) + (f" ({both(change, '+')})" if np.isfinite(row.get(change, np.nan)) else "")
+    beside = f" / {row[control]:.3f}" if control in row else ""
+    return both(name) + beside + (f" ({both(change, '+')})" if np.isfinite(row.get(change, np.nan)) else "")
 
 
 def below_of(row: Row) -> tuple[float, float]:
@@ -230,8 +264,8 @@ def law_of(points: list[Row]) -> list[str]:
     if grows(min(points, key=lambda row: row["m"]), points[-1]):
         return none
     try:
-        data, m, errors = (np.array([row[name] for row in points]) for name in ("targets", "m", "m_se"))
-        law = fit(data, m, errors)
+        data, m = (np.array([row[name] for row in points]) for name in ("targets", "m"))
+        law = fit(data, m)  # without m_se: all probes are of the same utterances, whose error they share
     except DataError:
         return none
     (e0, b0, beta0), (e1, b1, beta1) = law.low, law.high

@@ -24,12 +24,19 @@ def sums_of(measured: Path, name: str) -> Sums:
     return {(row.get("group", ""), row["key"]): (row["tokens"], row["misalignment"]) for row in rows}
 
 
+def targets(sums: Sums) -> dict[str, int]:
+    """Text targets of each utterance: where spans are cut elsewhere, some utterance has another number of them."""
+    return {key: tokens for (_, key), (tokens, _) in sums.items()}
+
+
 def changes(own: Path, other: Path, sets: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
     """(name, {mean, se}) of M of ``own`` less that of ``other``, nats per text token: of the main set ("") and of every
-    group of ``sets``. Nothing of those with fewer than two utterances in common."""
+    group of ``sets``. Nothing of a set whose utterances or cuts are others, and of groups with fewer than two."""
     for name in (MAIN, *sets):
         ours, theirs = sums_of(own, name), sums_of(other, name)
-        both = [key for key, (tokens, _) in ours.items() if key in theirs and theirs[key][0] == tokens]
+        if targets(ours) != targets(theirs):
+            continue
+        both = [key for key in ours if key in theirs]
         for group in dict.fromkeys(group for group, _ in both):
             keys = [key for key in both if key[0] == group]
             if len(keys) > 1:

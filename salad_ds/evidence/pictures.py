@@ -17,29 +17,32 @@ if TYPE_CHECKING:
 LIKE = ("-", "--", ":", "-.")
 
 
-def curves_picture(rows: list[Row], axes: list[str], path: Path) -> Path:
-    """M (and in grey the wrong-speech control), and F, over the text targets seen. Colour: the first axis' level; line:
-    the second's; seeds share both."""
+def curves_picture(rows: list[Row], axes: list[str], against: dict[str, str], path: Path) -> Path:
+    """M (and in grey the wrong-speech control), and F, over the text targets seen. Colour: the first axis' level, thick
+    and black where it is the one of ``against`` (see Experiment); line: the second's; seeds share both."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     from salad_ds.analyze.pictures import plain_ticks
 
-    runs = [((own := [str(points[0][axis]) for axis in axes])[0], ", ".join(own[1:]), points)
+    runs = [((own := [f"{axis} {points[0][axis]}" for axis in axes])[0], ", ".join(own[1:]), points)
             for points in grouped(rows, [*axes, "seed"])]
     firsts, others = (list(dict.fromkeys(names)) for names in list(zip(*runs, strict=True))[:2])
+    reference = f"{axes[0]} {against[axes[0]]}" if axes[0] in against else ""
     palette = colormaps["tab10" if len(firsts) <= 10 else "tab20"]
-    colours = [palette(i) for i in range(palette.N)]
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    plain = [name for name in firsts if name != reference]
+    colours = {name: palette(i % palette.N) for i, name in enumerate(plain)} | {reference: "black"}
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     told = set()
     for first, rest, points in runs:
-        colour, like = colours[firsts.index(first) % len(colours)], LIKE[others.index(rest) % len(LIKE)]
-        label = ", ".join(filter(None, [f"{axes[0]} {first}", rest]))
+        like = LIKE[others.index(rest) % len(LIKE)]
+        style = {"color": colours[first], "linewidth": 2.2 if first == reference else 1.3, "zorder": 2 + (first == reference)}
+        label = ", ".join(filter(None, [first, rest]))
         seen = [point["targets"] / 1000 for point in points]
         left.plot(seen, [point["wrong"] for point in points], like, color="0.75", linewidth=0.8)
-        left.plot(seen, [point["m"] for point in points], like, color=colour, label=None if label in told else label)
-        right.plot(seen, [point["f"] for point in points], like, color=colour)
+        left.plot(seen, [point["m"] for point in points], like, **style, label=None if label in told else label)
+        right.plot(seen, [point["f"] for point in points], like, **style)
         told.add(label)
     left.set(xlabel="thousand text targets seen", ylabel="nats per text token", title="M (grey: wrong speech)")
     right.set(xlabel="thousand text targets seen", title="F")
@@ -86,24 +89,32 @@ def changes_picture(rows: list[Row], axes: list[str], against: str, path: Path) 
 
 
 def relation_picture(rows: list[Row], path: Path) -> Path:
-    """``rows``: of runs measured alike, each with the ``experiment`` that it is from, which gives its colour."""
+    """``rows``: of runs measured alike, each with the ``experiment`` that it is from, which gives its colour; hollow
+    where next-token loss alone trained it (level 0 of an axis alpha). The line: words heard by log M."""
     from matplotlib.figure import Figure
 
     from salad_ds.analyze.pictures import plain_ticks
 
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, name in enumerate(dict.fromkeys(row["experiment"] for row in rows)):
-        own = [row for row in rows if row["experiment"] == name]
-        for axis, x, y in ((left, "m", "heard"), (right, "f", "read")):
-            axis.errorbar([row[x] for row in own], [100 * row[y] for row in own], [100 * row[f"{y}_se"] for row in own],
-                          fmt="o", markersize=4, elinewidth=0.6, color=f"C{i}", label=name if axis is left else None)
+        for hollow in (False, True):
+            own = [row for row in rows if row["experiment"] == name and (row.get("alpha") == "0") == hollow]
+            for axis, x, y in ((left, "m", "heard"), (right, "f", "read")) if own else ():
+                axis.errorbar([row[x] for row in own], [100 * row[y] for row in own],
+                              [100 * row[f"{y}_se"] for row in own], fmt="o", markersize=4, elinewidth=0.6, color=f"C{i}",
+                              markerfacecolor="white" if hollow else f"C{i}",
+                              label=f"{name}, α = 0" if hollow else name)  # fmt: skip
+    if len({row["m"] for row in rows}) > 1:
+        logs, heard = np.log([row["m"] for row in rows]), [100 * row["heard"] for row in rows]
+        ends = np.array([logs.min(), logs.max()])
+        left.plot(np.exp(ends), np.polyval(np.polyfit(logs, heard, 1), ends), color="0.6", zorder=1)
     left.set(xlabel="M, nats per text token", ylabel="% of the words behind a span", title="heard", xscale="log")
     plain_ticks(left.xaxis)
     right.set(xlabel="F, nats per text token", title="read")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=9, fontsize="small", frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small", frameon=False)
     return saved(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from salad_ds.files import digest_of
 from salad_ds.synth.synthesize import synthesize
 
 
-def prepare(shared: list[str], recipes: Path = DIRECTORY) -> Recipe:
-    """Make it, in the work directory of the set-up's recipe with the overrides ``shared``; returns that recipe."""
-    setup = load_setup(recipes)
+def prepare(shared: list[str], recipes: Path = DIRECTORY, speech: Container[str] | None = None) -> Recipe:
+    """Make it, in the work directory of the set-up's recipe with the overrides ``shared``; returns that recipe.
+    ``speech``: the directories that are wanted (Grid.speech); None: all."""
+    setup = load_setup(recipes) if speech is None else only(load_setup(recipes), speech)
     recipe = load_recipe(recipes / setup.recipe, shared)
     prepare_texts(recipe)
     own = Settings()
@@ -27,6 +29,17 @@ def prepare(shared: list[str], recipes: Path = DIRECTORY) -> Recipe:
     print(f"{recipe.model.llm}: {told['parameters']:,} parameters, {told['held_nll']:.3f} nats per held-out token")
     speak(setup, shared, recipes)
     return recipe
+
+
+def only(setup: Setup, speech: Container[str]) -> Setup:
+    """What is needed for ``speech`` alone: these directories, and those of which silent ones are made."""
+    silenced = {out: own for out, own in setup.silenced.items() if out in speech}
+
+    def wanted(one: str) -> bool:
+        return one in speech or one in silenced.values()
+
+    return replace(setup, silenced=silenced, recorded=[one for one in setup.recorded if wanted(one)],
+                   spoken={out: one for out, one in setup.spoken.items() if wanted(out)})
 
 
 def speak(setup: Setup, shared: list[str], recipes: Path) -> None:
@@ -43,7 +56,8 @@ def speak(setup: Setup, shared: list[str], recipes: Path) -> None:
         align_directory(recipe.path(speech), recipe.align, recipe.data.max_bad_share)
     for out, speech in setup.silenced.items():
         silence(recipe.path(speech), recipe.path(out))
-        made[out] = made[speech]
+        if speech in made:
+            made[out] = made[speech]
     cached = {speech: one.data for speech, one in made.items() if one.data.features == "cache"}
     for data in {digest_of(plain(data)): data for data in cached.values()}.values():
         encode_directories(replace(recipe, data=data), [speech for speech, own in cached.items() if own == data])

@@ -17,6 +17,12 @@ from salad_ds.evidence.collect import DONE, Row
 
 FORGOT = (1.0, 0.1)
 """F, nats per text token, below which runs are regressed by themselves too: a few that forgot much can make an R²."""
+LEFT_OUT = ("setting", "experiment")
+"""Keys of runs (``setting``: all but the seed): those alike in one are left out together too, since the other seed of a
+setting tells what it came to."""
+TOLD = """{} runs, measured on the same utterances (`salad_ds.analyze.regress`). *left out*: R² when each run is predicted
+without it, without both seeds of its setting, without its whole experiment.
+"""
 SHARE = {"speech": "heard", "text": "read"}
 """Accuracy → column of the tables."""
 
@@ -36,8 +42,8 @@ def comparable(rows: list[Row]) -> list[Row]:
 def relation(runs: list[Row]) -> list[str]:
     """Lines of the page: a table of regressions beside the paper's figures, or why there is none. ``runs``: those that
     are ``comparable``."""
-    lines = ["| words | predictors | R² | leave-one-out R² | the paper's | partial R² | the paper's |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| words | predictors | R² | a run left out | both seeds | an experiment | the paper's | partial R² | "
+             "the paper's |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for accuracy, names in SPECIFICATIONS:
         try:
             found = regression(runs, accuracy, names)
@@ -48,9 +54,10 @@ def relation(runs: list[Row]) -> list[str]:
                   if kind == accuracy and names == BOTH}  # fmt: skip
         loo = PAPER_LOO.get((accuracy, names))
         lines.append(f"| {SHARE[accuracy]} | {' + '.join(names)} | {found.r2:.2f} | {found.loo_r2:.2f} | "
+                     f"{' | '.join(f'{found.left_out[name]:.2f}' for name in LEFT_OUT)} | "
                      f"{'–' if loo is None else f'{loo:.2f}'} | {', '.join(partial.values()) or '–'} | "
                      f"{', '.join(theirs.values()) or '–'} |")  # fmt: skip
-    return [f"{len(runs)} runs, measured on the same utterances (`salad_ds.analyze.regress`).\n", *lines, "",
+    return [TOLD.format(len(runs)), *lines, "",
             "R² of those alone that forgot little:\n", *little_forgotten(runs), ""]  # fmt: skip
 
 
@@ -68,7 +75,9 @@ def little_forgotten(runs: list[Row]) -> list[str]:
 
 
 def regression(runs: list[Row], accuracy: str, names: tuple[str, ...]) -> Regression:
-    """Of the share of words by ``names`` of "log M" and "F". Raises DataError for too few runs."""
+    """Of the share of words by ``names`` of "log M" and "F"; ``runs`` have their ``experiment`` and ``setting``. Raises
+    DataError for too few runs."""
     predictors = {"log M": np.log([row["m"] for row in runs]), "F": np.array([row["f"] for row in runs])}
     shares = np.array([row[SHARE[accuracy]] for row in runs])
-    return regress(shares, {name: predictors[name] for name in names})
+    alike = {name: [row[name] for row in runs] for name in LEFT_OUT}
+    return regress(shares, {name: predictors[name] for name in names}, alike)

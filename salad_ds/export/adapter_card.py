@@ -70,4 +70,6 @@ model:
   adapter:
 {sizes}
   adapter_weights: PATH_OF_THIS_DIRECTORY
+data:
+  span_encoding: {recipe.data.span_encoding}
 ```"""

@@ -23,6 +23,7 @@ from salad_ds.files import digest_of, read_json, sole_writer, sync_directory, sy
 from salad_ds.model.processing import SaladProcessor
 from salad_ds.progress import Progress
 from salad_ds.train.checkpoint import MARK, STEP, UNIVERSAL, examine, read_mark
+from salad_ds.train.frozen import frozen_identity, require_unchanged
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER = "adapter."
@@ -38,7 +39,7 @@ def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", 
     ``dtype``: of adapter and LLM, ``auto`` as they were trained; the encoder stays as it is. ``shard_size``: largest
     file, such as 5GB. ``adapter``: nothing but the adapter, for ``model.adapter_weights`` of other recipes. The
     directory appears whole; files that an interrupted export has finished are kept. Raises CheckpointError for what
-    holds no student of this recipe, SaladError for an ``out`` that holds something else.
+    holds no student of this recipe, or was trained beside frozen weights that are others now, SaladError for an ``out`` that holds something else.
     """
     if dtype not in DTYPES:
         raise SaladError(f"dtype {dtype} is not known", f"take one of {', '.join(DTYPES)}")
@@ -52,6 +53,9 @@ def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", 
     files = divided(found, shard_size)
     made_from: dict[str, Any] = {"source": str(source.absolute()), "identity": identity_of(source), "dtype": dtype}
     made_from |= {"adapter": True} if adapter else {}
+    if skeleton.frozen:
+        made_from["frozen"] = frozen_identity(recipe, stage)
+        require_unchanged(source, read_mark(source)[1], made_from["frozen"])
     plan = {"digest": digest_of([made_from, files]), **made_from}
     if (target / PLAN).is_file() and read_json(target / PLAN)["digest"] == plan["digest"]:
         print(f"exported before: {target}")

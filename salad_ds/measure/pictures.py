@@ -216,7 +216,7 @@ def training(name: str, log: StageLog) -> str:
 
     last = log.rows[-1]
     label = (f"Training of {name}: loss per step, {last.get('kl', math.nan):.3f} nats KL at step {log.steps}, "
-             "and the two learning rates.")
+             "and the learning rates.")
     return svg(draw, (4.4, 4.4), label, f"training-{name}")
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from salad_ds.config import Recipe
+from salad_ds.config.measure import MeasureSetConfig
 from salad_ds.errors import CheckpointError
 from salad_ds.files import digest_of
 from salad_ds.measure.bench import Loader
 from salad_ds.measure.divergences import weights_identity
+from salad_ds.measure.groups import TABLES
 from salad_ds.measure.sets import measure
 from salad_ds.model.adapter_weights import model_identity
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import SaladForConditionalGeneration, load_student
+from salad_ds.select.stages import precedes_selection
 from salad_ds.teacher.forward import default_device
 from salad_ds.teacher.identity import teacher_identity
 from salad_ds.train.tracking import open_tracker
@@ -67,12 +71,24 @@ def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, dict[str, A
     of words: written to ``measure/<name>.json`` and below ``measure/<name>/``, tracked, and printed. Returned by name.
     """
     name, load, identity = find_student(recipe, checkpoint)
-    results = measure(recipe, name, load, identity)
+    waiting = [one.name for one in recipe.measure.sets if precedes_selection(recipe, name) and is_drawn_later(recipe, one)]
+    if waiting and tracking_rank() == 0:
+        print(f"{name}: {', '.join(waiting)} passed over: nothing is drawn yet")
+    sets = [one for one in recipe.measure.sets if one.name not in waiting]
+    results = measure(replace(recipe, measure=replace(recipe.measure, sets=sets)), name, load, identity)
     if tracking_rank() == 0:
         for one, result in results.items():
             where = name if one == "speech" else f"{name}, {one}"
             print(f"{where}: {words_of(result) if one == 'words' else numbers_of(result.get('overall', result))}")
     return results
+
+
+def is_drawn_later(recipe: Recipe, one: MeasureSetConfig) -> bool:
+    """Whether a set is of what the selection draws, or told apart by it, and nothing is drawn yet."""
+    selection = recipe.path(recipe.select.out)
+    if one.by == "drawn" and not (selection / "selection" / TABLES["drawn"]).is_file():
+        return True
+    return recipe.path(one.path).is_relative_to(selection) and not recipe.path(one.path).exists()
 
 
 def numbers_of(result: dict[str, Any]) -> str:

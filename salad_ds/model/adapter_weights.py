@@ -28,13 +28,16 @@ SHELF = Path(__file__).parents[1] / "adapters"
 PREFIX = "adapter."
 PARTS = {"adapter", "encoder", "text_config"}
 """What config.json tells of a student."""
+GAIN = "scale_out.weight"
+"""Of the adapter's output, [LLM width]."""
 KEY = "model.adapter_weights"
 
 
 def find_adapter(reference: str) -> Path:
     """The directory that ``reference`` names. Raises RecipeError where there is no adapter."""
-    directory = SHELF / reference.removeprefix(PUBLISHED) if reference.startswith(PUBLISHED) else Path(reference)
-    if PARTS <= described(directory).keys() and sorted(directory.glob("*.safetensors")):
+    directory = SHELF / reference.removeprefix(PUBLISHED) if reference.startswith(PUBLISHED) else Path(reference).expanduser()
+    told = described(directory)
+    if all(isinstance(told.get(part), dict) for part in PARTS) and sorted(directory.glob("*.safetensors")):
         return directory
     known = ["a saved student", "a directory of salad-ds export --adapter",
              *(PUBLISHED + path.parent.name for path in sorted(SHELF.glob("*/config.json")))]  # fmt: skip
@@ -42,8 +45,9 @@ def find_adapter(reference: str) -> Path:
 
 
 def described(directory: Path) -> dict[str, Any]:
-    """Its config.json; empty where there is none."""
-    return dict(read_json(directory / "config.json")) if (directory / "config.json").is_file() else {}
+    """Its config.json; empty where there is none, or it is no student's."""
+    told = read_json(directory / "config.json") if (directory / "config.json").is_file() else {}
+    return told if isinstance(told, dict) else {}
 
 
 def read_adapter(directory: Path) -> dict[str, Tensor]:
@@ -106,12 +110,13 @@ def begin_with(model: SaladForConditionalGeneration, config: ModelConfig) -> Non
     assert config.adapter_weights is not None
     require_kind(config, config.adapter_weights)
     directory = find_adapter(config.adapter_weights)
-    wide, own = described(directory)["text_config"]["hidden_size"], model.config.text_config.hidden_size
-    if wide != own:
-        raise RecipeError(f"{KEY} {config.adapter_weights} is for an LLM of width {wide}; {config.llm}'s is {own}",
+    weights, width = read_adapter(directory), len(model.adapter.scale_out.weight)
+    wide = len(weights.get(GAIN, model.adapter.scale_out.weight))  # an LLM's config may call its width anything
+    if wide != width:
+        raise RecipeError(f"{KEY} {config.adapter_weights} is for an LLM of width {wide}; {config.llm}'s is {width}",
                           "take the LLM that it was trained with, or another adapter")
     try:
-        model.adapter.load_state_dict(read_adapter(directory))
+        model.adapter.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise RecipeError(f"{KEY} {config.adapter_weights} is damaged: {reason}", "copy it anew") from None

@@ -1,4 +1,4 @@
-"""Which training stages the selection is for. Alone in its file: the road asks it before anything heavy is imported."""
+"""Which training stages the selection is for. Light: the road asks it before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -11,3 +11,9 @@ def stages_on_selection(recipe: Recipe) -> list[str]:
     return [name for name, stage in recipe.stages.items()
             if recipe.select.text and any(source.kind == "speech" and recipe.path(source.path) == own
                                           for source in stage.sources)]
+
+
+def precedes_selection(recipe: Recipe, checkpoint: str) -> bool:
+    """Whether ``checkpoint``, init or a stage, comes before the stages that the selection is for."""
+    order, own = ["init", *recipe.stages], stages_on_selection(recipe)
+    return bool(own) and checkpoint in order and order.index(checkpoint) < order.index(own[0])

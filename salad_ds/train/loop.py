@@ -35,6 +35,7 @@ from salad_ds.train import checkpoint
 from salad_ds.train.course import Place, Steps
 from salad_ds.train.engine import deepspeed_config, start_engine
 from salad_ds.train.export import export_student
+from salad_ds.train.frozen import frozen_identity, frozen_parts, require_unchanged
 from salad_ds.train.guard import RollBack
 from salad_ds.train.probes import Probes
 from salad_ds.train.saver import Saver
@@ -58,8 +59,7 @@ def stage_digest(recipe: Recipe, name: str) -> str:
     data = {key: value for key, value in plain(recipe.data).items() if key not in LOADING}
     shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
     begun = recipe.stages[name].init_from is not None
-    frozen = [part for part in ("adapter", "llm") if not stage[f"lr_{part}"]]
-    if frozen:  # before, they had gradients, which counted in the norm that is clipped
+    if frozen := frozen_parts(recipe.stages[name]):  # before, they had gradients, which counted in the norm that is clipped
         stage["frozen"] = frozen
     return digest_of(
         {
@@ -107,6 +107,7 @@ def train(recipe: Recipe, name: str) -> Path:
             if rank == 0:
                 print(f"{name}: done before, {out / 'model'}")
             return out / "model"
+        frozen = together.first(lambda: frozen_identity(recipe, name))
         if recipe.data.features == "cache":
             together.first(lambda: require_features(cached_corpora(recipe, stage)))
     with contextlib.ExitStack() as stack:
@@ -116,7 +117,7 @@ def train(recipe: Recipe, name: str) -> Path:
             raise CheckpointError(f"another job is training {name} in {out}", "wait for it, or end it")
         # From here on: a rank that cannot load its model would leave the others waiting as well.
         watchdog = stack.enter_context(Watchdog(stage.silence_seconds, stage.hang_minutes * 60))
-        run_stage(recipe, name, config, digest, device, watchdog)
+        run_stage(recipe, name, config, digest, frozen, device, watchdog)
     dist.barrier()
     dist.destroy_process_group()
     return out / "model"
@@ -127,14 +128,16 @@ def cached_corpora(recipe: Recipe, stage: TrainConfig) -> list[Path]:
     return [recipe.path(source.path) for source in stage.sources if source.kind == "speech"]
 
 
-def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, device: torch.device,
+def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, frozen: str, device: torch.device,
               watchdog: Watchdog) -> None:
-    """From the newest checkpoint, or the beginning, to the saved student."""
+    """From the newest checkpoint, or the beginning, to the saved student. ``frozen``: see frozen_identity."""
     stage, out = recipe.stages[name], recipe.path(name)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     say = print if rank == 0 else _silent
     damaged: set[str] = set()
     found = checkpoint.newest(out / "checkpoints", digest, say, damaged)
+    if found is not None:
+        require_unchanged(*found, frozen)
     if rank == 0:
         (out / "done.json").unlink(missing_ok=True)  # of another recipe: what is trained now is not that student
     teacher = open_teacher(recipe, load_tokenizer(recipe.model), device) if stage.alpha > 0 else None
@@ -165,7 +168,8 @@ def run_stage(recipe: Recipe, name: str, config: dict[str, Any], digest: str, de
     if found is not None:
         step_of.guard.restore(found[1]["guard"])
         rolled_back = found[1].get("rolled_back", [])
-    saver = Saver(engine, out / "checkpoints", digest, stage.keep, stage.keep_every, stage.async_checkpoints, damaged)
+    saver = Saver(engine, out / "checkpoints", digest, stage.keep, stage.keep_every, stage.async_checkpoints, damaged,
+                  frozen)
     with open_tracker(recipe, name) as tracker, StopRequests() as stop:
         shards = {source.path: opened.digest for source, opened in zip(stage.sources, planner.shards, strict=True)}
         tracker.start_stage(plain(stage), config, shards)

@@ -29,6 +29,7 @@ from torch.utils import _pytree as pytree  # what DeepSpeed and transformers use
 from salad_ds.errors import CheckpointError
 from salad_ds.files import sha256_file, sync_directory, sync_file, write_json
 from salad_ds.train.checkpoint import MARK, SCHEMA, name_of, owners_below, prune, shared
+from salad_ds.train.frozen import KEY as FROZEN
 from salad_ds.train.together import gathered
 from salad_ds.zero import PATIENCE
 
@@ -105,7 +106,8 @@ class Saver:
     """Writes the checkpoints of a stage, one at a time; made by every rank, and called by all together.
 
     ``recipe_digest`` becomes part of the mark. Of the whole ones the newest ``keep`` stay, and those of steps that are
-    multiples of ``keep_every`` (0: none); ``damaged``: names of some that are known not to be whole. ``later``: write
+    multiples of ``keep_every`` (0: none); ``damaged``: names of some that are known not to be whole; ``frozen_digest``: of
+    what no checkpoint holds (frozen_identity), part of the mark. ``later``: write
     beside the steps that follow, for which every rank keeps a copy of its share of the state in host memory.
     """
 
@@ -116,6 +118,7 @@ class Saver:
     keep_every: int = 0
     later: bool = False
     damaged: set[str] = field(default_factory=set)
+    frozen_digest: str = ""
 
     def __post_init__(self) -> None:
         weights = self.engine.module.named_parameters(remove_duplicate=False)
@@ -187,7 +190,8 @@ class Saver:
         # Only DeepSpeed's copies of what it has swapped to NVMe are left.
         owners = {name: owner for name, owner in owners_below(part, self.group).items() if name not in digests}
         digests |= shared(part, owners, durable, self.group)
-        mark = {"schema": SCHEMA, "step": step, "recipe": self.recipe_digest, "ranks": dist.get_world_size(), **state}
+        mark = {"schema": SCHEMA, "step": step, "recipe": self.recipe_digest, "ranks": dist.get_world_size(),
+                **({FROZEN: self.frozen_digest} if self.frozen_digest else {}), **state}  # fmt: skip
         self.agreed(step, lambda: self.give_name(part, target, mark, digests) if dist.get_rank() == 0 else None)
 
     def give_name(self, part: Path, target: Path, mark: dict[str, Any], digests: dict[str, tuple[int, str]]) -> None:

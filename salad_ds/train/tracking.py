@@ -47,9 +47,11 @@ def open_tracker(recipe: Recipe, stage: str, resume_id: str | None = None) -> Tr
     ``resume_id`` names the MLflow run to continue; by default tracking.json knows it. Every recipe key and the recipe
     are recorded at once; ``start_stage`` adds what a training stage runs on. Never raises for MLflow's sake.
     """
-    if not recipe.tracking.enabled or rank() != 0:
-        return NodeTracker(recipe, stage) if recipe.tracking.enabled and leads_a_node() else Tracker()
+    if not recipe.tracking.enabled or (rank() != 0 and not leads_a_node()):
+        return Tracker()
     try:
+        if rank() != 0:
+            return NodeTracker(recipe, stage)
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.pyfunc"):

@@ -114,9 +114,9 @@ class Runs:
 def attempt_digest(recipe: Recipe, stage: str) -> str:
     """What makes a stage another run: the settings its result depends on, not how it is spread, saved or tracked."""
     settings = {key: value for key, value in plain(recipe).items() if key not in ("tracking", "threads", "stages")}
-    settings["model"] = model_identity(recipe.model)
     if stage not in recipe.stages:
         return digest_of(settings)
+    settings["model"] = model_identity(recipe.model, fresh=recipe.stages[stage].init_from is None)
     own = {key: value for key, value in plain(recipe.stages[stage]).items() if key not in BOOKKEEPING}
     data = {key: value for key, value in settings["data"].items() if key not in LOADING}
     return digest_of([settings["model"], data, settings["teacher"], own])

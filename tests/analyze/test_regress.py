@@ -11,14 +11,15 @@ from salad_ds.analyze.regress import regress
 from salad_ds.errors import DataError
 
 
-def naive(y, design):
-    """(R², leave-one-out R²) by refitting without each run."""
+def naive(y, design, labels=None):
+    """(R², leave-one-out R²) by refitting without each run, or without those of each label."""
+    labels = np.arange(len(y)) if labels is None else labels
     total = ((y - y.mean()) ** 2).sum()
     left = ((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum()
     press = 0.0
-    for i in range(len(y)):
-        rest = np.arange(len(y)) != i
-        press += (y[i] - design[i] @ np.linalg.lstsq(design[rest], y[rest], rcond=None)[0]) ** 2
+    for label in np.unique(labels):
+        rest, own = labels != label, labels == label
+        press += ((y[own] - design[own] @ np.linalg.lstsq(design[rest], y[rest], rcond=None)[0]) ** 2).sum()
     return 1 - left / total, 1 - press / total
 
 
@@ -28,8 +29,11 @@ def test_it_is_what_refitting_gives(seed, n):
     random = np.random.default_rng(seed)
     m, f = random.normal(size=(2, n))
     y = 0.7 - 0.2 * m - 0.1 * f + 0.1 * random.normal(size=n)
-    found = regress(y, {"log M": m, "F": f})
+    twins = np.arange(n) // 2
+    found = regress(y, {"log M": m, "F": f}, {"twins": [f"pair {i}" for i in twins]})
     ones = np.ones(n)
+    without_twins = naive(y, np.column_stack([ones, m, f]), twins)[1]
+    assert found.left_out == pytest.approx({"twins": without_twins}, rel=1e-6, abs=1e-9)
     r2, loo = naive(y, np.column_stack([ones, m, f]))
     assert (found.r2, found.loo_r2) == pytest.approx((r2, loo), rel=1e-7, abs=1e-9)
     without = {"log M": [ones, f], "F": [ones, m]}

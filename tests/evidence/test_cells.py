@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -12,11 +14,11 @@ from dataclasses import replace
 import pytest
 
 from salad_ds.errors import SaladError, Stopped
-from salad_ds.evidence.cells import RESULT, Grid, run
-from salad_ds.evidence.collect import collect, read_csv, status_of
-from salad_ds.evidence.grid import cells, load_experiment
+from salad_ds.evidence.cells import RESULT, Grid, Running, run, startable
+from salad_ds.evidence.collect import collect, lines_in, lines_of, read_csv, status_of
+from salad_ds.evidence.grid import Cell, cells, load_experiment, load_setup
 from salad_ds.evidence.page import write_page
-from salad_ds.evidence.prepare import prepare
+from salad_ds.evidence.prepare import only, prepare
 
 
 def stop_behind_a_checkpoint(place):
@@ -87,7 +89,87 @@ def test_a_grid_fills_in_pieces_and_its_page_says_what_is_there(recipes, tmp_pat
         "m_on_selected", "m_on_all-drawn", "m_on_all-left"}  # fmt: skip
     sets = chain.result(first[0])["sets"]
     assert row["m_on_all-left"] == pytest.approx(sets["all"]["groups"]["left"]["misalignment"]["mean"], rel=1e-4)
-    assert "| M selected | M all-drawn | M all-left | F |" in page.read_text()
+    assert "| M selected / wrong | M all-drawn / wrong | M all-left / wrong | F |" in page.read_text()
+
+
+def test_a_cell_waits_for_its_first_stage_however_that_is_spelt(recipes):
+    rates = "stages.stage1.lr_llm=0.25", "stages.stage1.lr_adapter=0.25"
+    first = Cell("a", {}, 0, rates)
+    behind = Cell("a", {}, 0, (*rates, "select.gamma=1"), first)
+    same = Cell("b", {}, 0, rates[::-1])  # another experiment's: it is the one that is run
+    grid = Grid(recipes / "recipe.yaml", [], [same, behind])
+    assert grid.place(first) == grid.place(same)
+    assert startable(grid, [same, behind], []) is same and startable(grid, [behind], []) is behind
+    running = Running(grid, same)
+    running.log.close()
+    assert startable(grid, [behind], [running]) is None
+
+
+def test_runs_fill_their_teacher_store_one_after_the_other(recipes, monkeypatch):
+    monkeypatch.setattr(Grid, "commands", lambda self, cell: iter([["precompute"], ["train"]]))
+    monkeypatch.setattr(Running, "start", lambda self: started.append(self.commands.popleft()[0]))
+    started: list[str] = []
+    cell = cells("alpha", load_experiment("alpha", recipes))[0]
+    one = Running(Grid(recipes / "recipe.yaml", [], [cell]), cell)
+    assert not one.ended(filled=True) and started == []
+    assert not one.ended(filled=False) and started == ["precompute"]
+    assert not one.ended(filled=True) and started == ["precompute", "train"], "no verb but precompute waits"
+    one.wait()
+
+
+def test_nothing_runs_on_when_the_grid_breaks_down(recipes, monkeypatch):
+    """An error that nobody foresaw: the children are stopped, not left behind."""
+    cell = replace(cells("alpha", load_experiment("alpha", recipes))[0], overrides=("stages.stage1.lr_llm=0.125",))
+    grid, jobs = Grid(recipes / "recipe.yaml", [], [cell]), []
+
+    def sleep(self: Running) -> None:
+        self.verb, self.job = "train", subprocess.Popen(["sleep", "600"])
+        jobs.append(self.job)
+
+    def broken(self: Running, filled: bool) -> bool:
+        self.start()
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(Running, "start", sleep)
+    monkeypatch.setattr(Running, "ended", broken)
+    with pytest.raises(KeyError):
+        run(grid, jobs=1, minutes=0)
+    assert [job.poll() for job in jobs] == [-signal.SIGTERM]
+
+
+def test_speech_is_made_for_the_cells_that_are_run_alone(recipes):
+    every = cells("alpha", load_experiment("alpha", recipes))
+    assert Grid(recipes / "recipe.yaml", [], every).speech == {"speech/few", "speech/held"}
+    setup = replace(load_setup(recipes), recorded=["speech/person", "speech/other"],
+                    silenced={"speech/quiet": "speech/person", "speech/mute": "speech/few"})  # fmt: skip
+    found = only(setup, {"speech/held", "speech/quiet"})
+    assert list(found.spoken) == ["speech/held"] and found.recorded == ["speech/person"]
+    assert found.silenced == {"speech/quiet": "speech/person"}
+    assert list(only(setup, {"speech/mute"}).spoken) == ["speech/few"]
+
+
+def test_old_numbers_of_other_settings_do_not_stay_in_the_tables(recipes, tmp_path):
+    experiment = load_experiment("alpha", recipes)
+    grid = Grid(recipes / "recipe.yaml", [f"workdir={tmp_path / 'work'}"], cells("alpha", experiment)[:1])
+    for path in collect(grid, "alpha", experiment, tmp_path / "out"):
+        path.write_text(path.read_text().replace("not run", "done"))  # as if it had been run elsewhere
+    run_of = grid.place(grid.cells[0])
+
+    def statuses() -> list[str]:
+        collect(grid, "alpha", experiment, tmp_path / "out")
+        return [row["status"] for row in lines_in(tmp_path / "out/alpha.csv")]
+
+    assert statuses() == ["done"]
+    run_of.mkdir(parents=True)
+    (run_of / RESULT).write_text('{"digest": "of other settings"}')
+    for name in ("few", "held"):
+        shutil.copytree(Grid(recipes / "recipe.yaml", [], []).root.path(f"speech/{name}"), tmp_path / f"work/speech/{name}")
+    assert statuses() == ["not run"]
+
+
+def test_a_log_that_a_kill_cut_off_is_read_as_far_as_it_goes(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert lines_of(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}] and lines_of(tmp_path / "none") == []
 
 
 def test_a_cell_that_fails_is_told_with_its_log(recipes, monkeypatch):

@@ -21,14 +21,24 @@ def row(key, tokens, m, **group):
     return {"key": key, "tokens": tokens, "misalignment": m, **group}
 
 
-def test_common_utterances_are_paired_and_the_others_left_out(tmp_path):
+def test_the_change_is_the_mean_over_pairs(tmp_path):
     own, other = tmp_path / "own", tmp_path / "other"
-    write(own, "speech", [row("a", 10, 5.0), row("b", 20, 6.0), row("c", 10, 9.0), row("d", 10, 1.0)])
-    write(other, "speech", [row("b", 20, 8.0), row("a", 10, 4.0), row("c", 12, 3.0), row("e", 10, 1.0)])
+    write(own, "speech", [row("a", 10, 5.0), row("b", 20, 6.0)])
+    write(other, "speech", [row("b", 20, 8.0), row("a", 10, 4.0)])
     ((name, told),) = changes(own, other, [])
     assert name == "" and told["mean"] == pytest.approx((1.0 - 2.0) / 30)
     residual = np.array([1.0, -2.0]) + np.array([10, 20]) / 30
     assert told["se"] == pytest.approx(np.sqrt((residual**2).sum() / 2) / 15)
+
+
+@pytest.mark.parametrize("theirs", [
+    [row("a", 10, 4.0), row("b", 20, 8.0), row("c", 12, 3.0)], [row("a", 10, 4.0), row("b", 20, 8.0)],
+], ids=["one of them cut elsewhere", "one of them missing"])  # fmt: skip
+def test_other_utterances_or_cuts_are_not_compared(tmp_path, theirs):
+    """Of those that happen to have as many targets the spans lie elsewhere all the same."""
+    write(tmp_path / "own", "speech", [row("a", 10, 5.0), row("b", 20, 6.0), row("c", 10, 9.0)])
+    write(tmp_path / "other", "speech", theirs)
+    assert list(changes(tmp_path / "own", tmp_path / "other", [])) == []
 
 
 def test_an_utterance_is_compared_within_its_group(tmp_path):

@@ -19,6 +19,7 @@ from salad_ds.export import run
 from salad_ds.export.run import export
 from salad_ds.model.build import build_student
 from salad_ds.model.salad import load_student
+from salad_ds.train.frozen import frozen_identity
 from salad_ds.train.universal import convert
 from tests.export.job import SITUATIONS
 
@@ -45,6 +46,18 @@ def test_a_universal_checkpoint_does_too(checkpoints, tmp_path):
     universal = whole.with_name(whole.name + ".universal")
     assert convert(whole, universal) == ""
     same_files(export(recipe, str(universal), str(tmp_path / "out")), recipe.path("zero3") / "model")
+
+
+def test_frozen_weights_that_are_others_now_are_not_joined(checkpoints, tmp_path, monkeypatch):
+    """The mark tells beside what a checkpoint was trained; the LLM of another recipe may fit as well."""
+    recipe = load_recipe(checkpoints)
+    monkeypatch.setattr(run, "read_mark", lambda path: ("", {"frozen": frozen_identity(recipe, "zero3frozen")}, {}))
+    export(recipe, "zero3frozen", str(tmp_path / "same"))
+    monkeypatch.setattr(run, "read_mark", lambda path: ("", {"frozen": "of another LLM"}, {}))
+    with pytest.raises(CheckpointError, match="frozen weights that are others now"):
+        export(recipe, "zero3frozen", str(tmp_path / "other"))
+    export(recipe, "zero3frozen", str(tmp_path / "adapter"), adapter=True)  # needs no LLM
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_moved_the_weights(checkpoints):

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from salad_ds.config import MeasureSetConfig, Recipe, load_recipe, plain
+from salad_ds.config import MeasureSetConfig, Recipe, SourceConfig, TrainConfig, load_recipe, plain
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
 from salad_ds.environment import free_port
 from salad_ds.errors import DataError, RecipeError
@@ -57,6 +57,19 @@ def checkpoint_of(recipe: Recipe) -> str:
 
 
 # ---- sets and groups
+
+
+def test_sets_of_what_is_drawn_later_wait_for_it(recipe, student_dir, speech_dir, capsys):
+    """``run`` measures init before the selection is made; a student that was trained on it cannot lack it."""
+    stage = TrainConfig(sources=[SourceConfig(kind="speech", path="stage2/speech")])
+    recipe.select.text, recipe.stages = "texts", {"later": stage}
+    recipe.measure.sets = [MeasureSetConfig("all", str(speech_dir), 2, "drawn"), MeasureSetConfig("own", "stage2/speech"),
+                           MeasureSetConfig("again", str(speech_dir), 2)]  # fmt: skip
+    assert set(measure_checkpoint(recipe, "init")) == {"speech", "again"}
+    assert "init: all, own passed over: nothing is drawn yet" in capsys.readouterr().out
+    shutil.copytree(student_dir, recipe.path("later/model"))
+    with pytest.raises(DataError, match="no text is drawn yet"):
+        measure_checkpoint(recipe, "later")
 
 
 def test_a_set_of_speech_is_measured_by_group(recipe, student_dir, speech_dir):

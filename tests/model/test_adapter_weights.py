@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig
 from salad_ds.errors import RecipeError
@@ -109,12 +110,39 @@ def test_what_cannot_be_read_is_named(config, saved, tmp_path):
         build_student(replace(config, adapter_weights=str(tmp_path / "lacking")))
 
 
+@pytest.mark.parametrize("told", [[1, 2], {"adapter": None, "encoder": {}, "text_config": {}}, {"adapter": {}}])
+def test_a_config_that_is_no_students_is_no_adapter(saved, tmp_path, told):
+    shutil.copytree(saved[0], tmp_path / "student")
+    (tmp_path / "student/config.json").write_text(json.dumps(told))
+    with pytest.raises(RecipeError, match="no adapter lies"):
+        find_adapter(str(tmp_path / "student"))
+
+
+def test_a_home_directory_is_found(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(saved[0], tmp_path / "student")
+    assert find_adapter("~/student") == tmp_path / "student"
+
+
+def test_an_llm_whose_config_calls_its_width_otherwise(config, tmp_path, tiny_llm_dir):
+    """GPT-2's has n_embd, and no hidden_size."""
+    GPT2LMHeadModel(GPT2Config(vocab_size=49152, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "llm")
+    AutoTokenizer.from_pretrained(tiny_llm_dir).save_pretrained(tmp_path / "llm")
+    own = replace(config, llm=str(tmp_path / "llm"), attention="eager")
+    model, _ = build_student(own)
+    model.save_pretrained(tmp_path / "student")
+    again, _ = build_student(replace(own, seed=1, adapter_weights=str(tmp_path / "student")))
+    assert torch.equal(again.adapter.scale_out.weight, model.adapter.scale_out.weight)
+    assert torch.equal(again.adapter.project_in.weight, model.adapter.project_in.weight)
+
+
 def test_an_llm_of_another_width_is_named(config, saved, tmp_path):
     shutil.copytree(saved[0], tmp_path / "wide")
-    file = tmp_path / "wide/config.json"
-    told = json.loads(file.read_text())
-    told["text_config"]["hidden_size"] *= 2
-    file.write_text(json.dumps(told))
+    file = tmp_path / "wide/model.safetensors"
+    weights = load_file(file)
+    for name in ("adapter.project_out.weight", "adapter.scale_out.weight"):
+        weights[name] = torch.cat([weights[name]] * 2)
+    save_file(weights, file)
     with pytest.raises(RecipeError, match="is for an LLM of width"):
         build_student(replace(config, adapter_weights=str(tmp_path / "wide")))
 

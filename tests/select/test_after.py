@@ -16,7 +16,7 @@ from salad_ds.select import after
 from salad_ds.select.after import finish, measured_after, paired, remeasure
 from salad_ds.select.probe import probe_speech
 from salad_ds.select.run import select
-from salad_ds.select.stages import stages_on_selection
+from salad_ds.select.stages import precedes_selection, stages_on_selection
 from salad_ds.table import read_table
 
 
@@ -49,8 +49,10 @@ def test_which_stages_train_on_the_selection(tmp_path):
         name: TrainConfig(sources=[SourceConfig(kind=kind, path=path) for kind, path in own])
         for name, own in sources.items()})
     assert stages_on_selection(recipe) == ["two", "four"]
+    names = ("init", "one", "two", "three", "elsewhere")
+    assert [precedes_selection(recipe, name) for name in names] == [True, True, False, False, False]
     recipe.select.text = ""
-    assert stages_on_selection(recipe) == []
+    assert stages_on_selection(recipe) == [] and not precedes_selection(recipe, "init")
 
 
 @pytest.mark.assets

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from salad_ds.config import ModelConfig, Recipe, SourceConfig, TrackingConfig, TrainConfig
+from salad_ds.errors import RecipeError
 from salad_ds.train import tracking
 from salad_ds.train.journal import Journal
 from salad_ds.train.tracking import MlflowTracker, Tracker, attempt_digest, flatten, open_command, open_tracker, public
@@ -105,6 +107,16 @@ def test_a_crash_is_failed_and_resuming_continues_without_doubles(tmp_path: Path
     assert tracker.run_id == first
     assert history(recipe, str(first), "loss")[-1] == (13, 13)
     assert client(recipe).get_run(str(first)).data.metrics["whole"] == 2.0
+
+
+def test_only_a_stage_that_starts_from_them_asks_for_adapter_weights(tmp_path: Path) -> None:
+    """They may be gone when a later stage is trained, or a student measured."""
+    recipe = make_recipe(tmp_path, init_from="stage0")
+    before = attempt_digest(recipe, "stage1")
+    recipe.model.adapter_weights = str(tmp_path / "gone")
+    assert attempt_digest(recipe, "stage1") == before and attempt_digest(recipe, "measure")
+    with pytest.raises(RecipeError, match="no adapter lies"):
+        attempt_digest(replace(recipe, stages=make_recipe(tmp_path).stages), "stage1")
 
 
 def test_a_changed_recipe_is_another_child_of_the_same_parent(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from salad_ds.config import load_recipe
-from salad_ds.files import read_json
+from salad_ds.files import read_json, write_json
 from salad_ds.train.checkpoint import MARK
 from tests.train.conftest import LONGER, log_rows
 from tests.train.launch import forked
@@ -52,6 +52,11 @@ def test_with_a_frozen_llm_too(prepared, work, tmp_path):
     shutil.rmtree(work / "stage1")
     forked(2, "tests.train.until", 2, *recipe, log=log)
     assert "making it universal" in forked(1, "tests.train.until", 4, *recipe, log=log)
+    mark = work / "stage1/checkpoints/step-00000004" / MARK
+    told = mark.read_text()
+    write_json(mark, read_json(mark) | {"frozen": "of another LLM"})
+    assert "frozen weights that are others now" in forked(1, "salad_ds", "train", *recipe, log=log, fails=True)
+    mark.write_text(told)
     assert "continuing after step 4" in forked(1, "salad_ds", "train", *recipe, log=log)
     assert losses(work) == pytest.approx(straight, rel=1e-5)
     again = load_file(work / "stage1/model/model.safetensors")
