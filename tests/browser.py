@@ -55,7 +55,7 @@ def visit(chromium: Browser) -> Iterator[Visit]:
                                        color_scheme="dark" if dark else "light", reduced_motion="reduce",
                                        java_script_enabled=scripts)  # fmt: skip
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(120_000)
         context.route("**/*", no_network)
         page = context.new_page()
         page.on("console", lambda message: message.type in ("error", "warning") and faults.append(message.text))

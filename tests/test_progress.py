@@ -15,17 +15,20 @@ from salad_ds.progress import Progress, clock
 CODE = """
 import time
 from salad_ds.progress import Progress
+began = time.monotonic()
 with Progress("align", 40, "recordings", every=0.05) as bar:
     for _ in range(40):
         time.sleep(0.01)
         bar.update(1, "3 dropped")
+print(time.monotonic() - began)
 """
 
 
 def test_without_a_terminal_there_are_plain_lines():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, check=True)
     lines = done.stderr.splitlines()
-    assert 2 <= len(lines) < 20 and "\r" not in done.stderr and "\x1b" not in done.stderr
+    most = float(done.stdout) / 0.05 + 2  # on a busy machine forty sleeps take long
+    assert 2 <= len(lines) <= most and "\r" not in done.stderr and "\x1b" not in done.stderr
     assert lines[0].startswith("align: ") and "/40 recordings, " in lines[0] and lines[0].endswith("left, 3 dropped")
     assert lines[-1].startswith("align: 40/40 recordings, ") and "left" not in lines[-1] and "/s" in lines[-1]
 
@@ -33,7 +36,7 @@ def test_without_a_terminal_there_are_plain_lines():
 def test_on_a_terminal_there_is_a_bar():
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    job = subprocess.Popen([sys.executable, "-c", CODE], stderr=theirs)
+    job = subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)
     seen = b""
     try:

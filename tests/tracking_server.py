@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from salad_ds.environment import free_port
+from salad_ds.train.tracking import MlflowTracker
+from salad_ds.train.tracking_base import Tracker
+from tests.ports import held_port
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Without eight processes for jobs that nobody gives it."""
@@ -25,7 +27,7 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION
 def serving(room: Path, store: str = "") -> Iterator[str]:
     """The address of a server that keeps everything in ``room``, or has a ``store`` already. It serves the artefacts as
     well: a client has nothing but HTTP."""
-    port = free_port()
+    port = held_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store or f"sqlite:///{room}/server.db",
                "--artifacts-destination", str(room / "kept"), "--host", "127.0.0.1", "--port", str(port),
                "--workers", "1"]  # fmt: skip
@@ -51,15 +53,23 @@ def serving(room: Path, store: str = "") -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tracking_server(tmp_path_factory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("mlflow")) as address:
+    with pytest.MonkeyPatch.context() as patch, serving(tmp_path_factory.mktemp("mlflow")) as address:
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # on a busy machine it is slow, not away
         yield address
+
+
+def patient(tracker: Tracker) -> Tracker:
+    """The tracker, whose end waits for a server on a busy machine until it has everything."""
+    assert isinstance(tracker, MlflowTracker)
+    tracker.sender.patience = 300.0
+    return tracker
 
 
 class Gate:
     """A port before a server. Shut, it refuses connections, as that of a server that is away does."""
 
     def __init__(self, address: str) -> None:
-        self.behind, self.port = int(address.rpartition(":")[2]), free_port()
+        self.behind, self.port = int(address.rpartition(":")[2]), held_port()
         self.listening: socket.socket | None = None
         self.carrying: list[socket.socket] = []
 

@@ -157,8 +157,9 @@ class Running:
         """The next verb."""
         command = self.commands.popleft()
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.threads))
-        self.verb, self.job = command[0], subprocess.Popen([sys.executable, "-m", "salad_ds", *command], text=True,
-                                                           stdout=self.log, stderr=self.log, env=environment)  # fmt: skip
+        self.verb = command[0]
+        self.job = subprocess.Popen([sys.executable, "-m", "salad_ds", *command], text=True, stdout=self.log,
+                                    stderr=self.log, env=environment)  # fmt: skip
 
     @property
     def fills_store(self) -> bool:
@@ -221,21 +222,25 @@ def run(grid: Grid, jobs: int, minutes: float) -> int:
     with StopRequests(signal.SIGINT, says="stopping; running cells write a checkpoint") as stop:
         try:
             while running or (todo and not failed):
-                while len(running) < jobs and not stop.asked and not failed and (cell := startable(grid, todo, running)):
+                while len(running) < jobs and not (stop.asked or failed):
+                    cell = startable(grid, todo, running)
+                    if cell is None:
+                        break
                     todo.remove(cell)
                     print(f"[{total - len(todo)}/{total}] {cell.experiment} {cell.name}", flush=True)
                     running.append(Running(grid, cell))
                 time.sleep(0.5)
                 if stop.asked or time.monotonic() > end:
-                    raise Stopped(f"stopped with {done} of {total} runs done", "the same command goes on where it stopped")
+                    raise Stopped(f"stopped with {done} of {total} runs done",
+                                  "the same command goes on where it stopped")
                 for one in list(running):
                     try:
                         if not one.ended(any(other.fills_store for other in running if other is not one)):
                             continue
-                        done += 1
-                        spent, left = time.monotonic() - one.began, (time.monotonic() - began) / done * (total - done)
-                        print(f"    {one.cell.experiment} {one.cell.name}: {in_a_line(grid, one.cell)}, {clock(spent)}; "
-                              f"{clock(left)} left", flush=True)
+                        done, now = done + 1, time.monotonic()
+                        left = (now - began) / done * (total - done)
+                        print(f"    {one.cell.experiment} {one.cell.name}: {in_a_line(grid, one.cell)}, "
+                              f"{clock(now - one.began)}; {clock(left)} left", flush=True)
                     except SaladError as error:
                         failed.append(error)
                     running.remove(one)

@@ -1,4 +1,4 @@
-"""A student that cannot hear, to hold others against: trained on silence of the same lengths as their speech (silent.py).
+"""A student that cannot hear, to hold others against: trained on silence as long as their speech (silent.py).
 
 The wrong-speech control alone does not tell hearing from knowing how long words last: another utterance's words last
 otherwise. M below that of the deaf student does, where it was trained as long and by the same loss.

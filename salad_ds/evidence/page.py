@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from salad_ds.analyze.fit import LEAST, fit
+from salad_ds.analyze.fit import LEAST, Law, fit
 from salad_ds.errors import DataError
 from salad_ds.evidence.collect import CHANGE, DONE, DRAWN, NOT_RUN, SET, WORDS, Row, grouped, read_csv, with_ending
 from salad_ds.evidence.deaf import HEARS, Deaf, deaf_student
 from salad_ds.evidence.grid import DIRECTORY, Experiment, experiments, load_experiment
 from salad_ds.evidence.pictures import changes_picture, curves_picture, relation_picture
 from salad_ds.evidence.relation import comparable, relation
+from salad_ds.evidence.texts import ADAPTER, ASKED, head
 from salad_ds.files import write_text
 
 COMMAND = "python -m salad_ds.evidence"
@@ -31,13 +33,16 @@ SURE = {"sure_hearing": "too sure: hearing", "sure_reading": "reading"}
 def write_page(out: Path, page: Path, recipes: Path = DIRECTORY) -> None:
     """Write ``page`` and the pictures below ``out`` from the tables there."""
     kept = dict(SAID.findall(page.read_text())) if page.is_file() else {}
-    parts = [HEAD.format(command=COMMAND, least=LEAST), marked("limits", kept)]
+    parts = [head(COMMAND, LEAST), marked("limits", kept)]
     deaf = deaf_student(out)
     for number, name in enumerate(experiments(recipes), 1):
         experiment = load_experiment(name, recipes)
         parts += section(number, name, experiment, deaf, out, page.parent, kept)
-    every = [row | {"experiment": name, "setting": (name, *(row[axis] for axis in load_experiment(name, recipes).axes))}
-             for name in experiments(recipes) for row in read_csv(out / f"{name}.csv")]  # fmt: skip
+    every = []
+    for name in experiments(recipes):
+        axes = load_experiment(name, recipes).axes
+        every += [row | {"experiment": name, "setting": (name, *(row[axis] for axis in axes))}
+                  for row in read_csv(out / f"{name}.csv")]  # fmt: skip
     alike = comparable(every)
     parts.insert(2, told_of_all(every))
     parts += ["## M against hearing, F against reading, over all runs\n", ASKED, f"`{COMMAND} page`\n",
@@ -50,74 +55,12 @@ def write_page(out: Path, page: Path, recipes: Path = DIRECTORY) -> None:
     write_text(page, "\n".join(parts) + "\n")
 
 
-HEAD = """# Evidence
-
-Does SALAD do here what the paper says? Small students on CPU cores, each run minutes long, in grids filled in pieces.
-Written by `{command} page` from the tables in [`docs/evidence`](evidence): do not edit, but between
-the marks.
-
-```bash
-make evidence                                      # all that follows, in its order; goes on where it stopped
-{command} run alpha --minutes 60   # one experiment, for an hour; stops with checkpoints
-{command} list                     # what is done, and what is not
-```
-
-An experiment is a YAML file of [`salad_ds/recipes/evidence`](../salad_ds/recipes/evidence); one of your own goes beside
-them, or with a set-up of its own into another directory (`--recipes`). Runs that two experiments share are run once.
-The voices of `voices` need flite and espeak-ng (`make system`); nothing else needs more than `make setup`.
-
-## How to read the tables
-
-One line per run. ± is one standard error over the utterances of that run: it says nothing of another seed's draw and
-training, so compare seeds. M in brackets is the difference from the run that is named over the table, with the same
-seed, paired over the same utterances, cut alike; there is none where they are cut otherwise.
-
-| column | what it is | good |
-|---|---|---|
-| M | KL from the student reading to the student hearing, nats per text token, on utterances that neither student nor LLM was trained on | low |
-| wrong, silence | the same with another utterance's speech, and with none | |
-| below | how far M lies below *wrong* (paired) | 100 % |
-| below deaf | how far M lies below that of the student of the first table that was trained, with the same seed and steps, on silence of the same lengths: it knows how long words last, and nothing else. – where it was trained otherwise or measured on other targets | 100 % |
-| M … / wrong | M, and the wrong-speech control, on other speech | low |
-| F | KL from the LLM that it was to the student, both reading | 0 |
-| too sure | NLL of the true words less the entropy of what the student says of them, nats per token, hearing and reading: 0 where it is calibrated on these sentences. The LLM itself is vague here (about −0.38, row `llm-frozen`) | the LLM's |
-| words: read, heard, other | share of the words behind a span that the student ranks first, when it reads the span, hears it, hears another | high |
-| at | step of the first probe at which M was 30 % below *wrong* and 30 % below the deaf student's M at that step | low |
-| clusters drawn from, largest share | how many equal clusters would be as uncertain as the draw; the share that one cluster gave | |
-| steps, targets, min | of training: text targets that were learnt from, minutes of one core beside other work | |
-
-Bold: M at least 30 % below both *wrong* and the deaf student's.
-
-The second table of an experiment is of the probes within training, on 48 utterances: the least M, *at* how many text
-targets, and M at the end, in bold where it has grown again by more than two standard errors. For the other runs,
-`M(D) = E + B · (D / unit)^(−β)`, D in text targets, with 95 % intervals from the scatter of the probes about the curve
-(`salad_ds.analyze.fit`, {least} points or more). It is a curve within one run: D counts repetitions, and the learning rate
-decays along it.
-
-## What these figures do not show
-
-"""
-
-
-ASKED = """Do students that are less misaligned hear more words, and those that forgot more read fewer? The paper finds
-it over its runs for the accuracy of spoken and written benchmarks.
-"""
-
-
-ADAPTER = """The same loss before an LLM that was not made for the purpose: SmolLM2-135M, frozen, behind packaged
-Whisper base and a small adapter, which comes with this package
-(`model.adapter_weights=published:smollm2-135m-whisper-base`). Its
-[recipe](../salad_ds/recipes/smollm2-135m-whisper-base.yaml) has the commands, its
-[card](../salad_ds/adapters/smollm2-135m-whisper-base/README.md) all figures.
-"""
-
-
 def told_of_all(rows: list[Row]) -> str:
     """How many runs there are, and what they took."""
     runs = {row["run"]: row["seconds"] for row in rows if row["status"] == DONE}
     longest = max(runs.values(), default=0.0)
-    return (f"{len(runs)} runs, those that experiments share counted once: {sum(runs.values()) / 3600:.1f} h of training on "
-            f"one core, the longest {longest / 60:.0f} minutes.\n")
+    return (f"{len(runs)} runs, those that experiments share counted once: {sum(runs.values()) / 3600:.1f} h of "
+            f"training on one core, the longest {longest / 60:.0f} minutes.\n")
 
 
 def section(
@@ -132,7 +75,8 @@ def section(
         parts.append(f"Not run: {experiment.needs.strip()}\n")
     parts += [f"In brackets: less that of {axis} {level}.\n" for axis, level in experiment.against.items() if rows]
     beside = deaf if experiment.beside_deaf else Deaf()
-    parts += [table(experiment, rows, curves, beside), ""] if rows else [f"{NOT_RUN.capitalize()}: no cell of it yet.\n"]
+    nothing = f"{NOT_RUN.capitalize()}: no cell of it yet.\n"
+    parts += [table(experiment, rows, curves, beside), ""] if rows else [nothing]
     if done:
         machines = sorted({row["machine"] for row in done})
         hours = sum(row["seconds"] for row in done) / 3600
@@ -220,7 +164,7 @@ def drawn_from(row: Row) -> list[str]:
 
 
 def mean_of(row: Row, name: str, change: str, control: str = "") -> str:
-    """The column ``name``, behind a stroke its ``control``, and in brackets its paired ``change`` where there is one."""
+    """The column ``name``, behind a stroke its ``control``, and in brackets its paired ``change`` if it has one."""
 
     def both(column: str, sign: str = "") -> str:
         return f"{row[column]:{sign}.3f} ± {row[with_ending(column, '_se')]:.3f}"
@@ -264,10 +208,16 @@ def law_of(points: list[Row]) -> list[str]:
     if grows(min(points, key=lambda row: row["m"]), points[-1]):
         return none
     try:
-        data, m = (np.array([row[name] for row in points]) for name in ("targets", "m"))
-        law = fit(data, m)  # without m_se: all probes are of the same utterances, whose error they share
+        law = law_through(*(tuple(row[name] for row in points) for name in ("targets", "m")))
     except DataError:
         return none
     (e0, b0, beta0), (e1, b1, beta1) = law.low, law.high
     return [f"{law.e:.3f} [{e0:.3f}, {e1:.3f}]", f"{law.b:.3f} [{b0:.3f}, {b1:.3f}]",
             f"{law.beta:.2f} [{beta0:.2f}, {beta1:.2f}]", f"{law.unit:,.0f}", f"{law.r2:.2f}", f"{law.points}"]
+
+
+@cache
+def law_through(data: tuple[float, ...], m: tuple[float, ...]) -> Law:
+    """Once for a run that several experiments show. Without M's errors: all probes of a run are of the same utterances,
+    whose error they share, so that the scatter about the curve is what is left to chance."""
+    return fit(np.array(data), np.array(m))

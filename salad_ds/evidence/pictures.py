@@ -37,7 +37,8 @@ def curves_picture(rows: list[Row], axes: list[str], against: dict[str, str], pa
     told = set()
     for first, rest, points in runs:
         like = LIKE[others.index(rest) % len(LIKE)]
-        style = {"color": colours[first], "linewidth": 2.2 if first == reference else 1.3, "zorder": 2 + (first == reference)}
+        thick = first == reference
+        style = {"color": colours[first], "linewidth": 2.2 if thick else 1.3, "zorder": 3 if thick else 2}
         label = ", ".join(filter(None, [first, rest]))
         seen = [point["targets"] / 1000 for point in points]
         left.plot(seen, [point["wrong"] for point in points], like, color="0.75", linewidth=0.8)
@@ -102,8 +103,8 @@ def relation_picture(rows: list[Row], path: Path) -> Path:
             own = [row for row in rows if row["experiment"] == name and (row.get("alpha") == "0") == hollow]
             for axis, x, y in ((left, "m", "heard"), (right, "f", "read")) if own else ():
                 axis.errorbar([row[x] for row in own], [100 * row[y] for row in own],
-                              [100 * row[f"{y}_se"] for row in own], fmt="o", markersize=4, elinewidth=0.6, color=f"C{i}",
-                              markerfacecolor="white" if hollow else f"C{i}",
+                              [100 * row[f"{y}_se"] for row in own], fmt="o", markersize=4, elinewidth=0.6,
+                              color=f"C{i}", markerfacecolor="white" if hollow else f"C{i}",
                               label=f"{name}, α = 0" if hollow else name)  # fmt: skip
     if len({row["m"] for row in rows}) > 1:
         logs, heard = np.log([row["m"] for row in rows]), [100 * row["heard"] for row in rows]
@@ -114,7 +115,8 @@ def relation_picture(rows: list[Row], path: Path) -> Path:
     right.set(xlabel="F, nats per text token", title="read")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small", frameon=False)
+    handles, told = left.get_legend_handles_labels()
+    figure.legend(handles, told, loc="outside lower center", ncols=6, fontsize="small", frameon=False)
     return saved(figure, path)
 
 

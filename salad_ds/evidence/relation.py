@@ -18,10 +18,10 @@ from salad_ds.evidence.collect import DONE, Row
 FORGOT = (1.0, 0.1)
 """F, nats per text token, below which runs are regressed by themselves too: a few that forgot much can make an R²."""
 LEFT_OUT = ("setting", "experiment")
-"""Keys of runs (``setting``: all but the seed): those alike in one are left out together too, since the other seed of a
-setting tells what it came to."""
-TOLD = """{} runs, measured on the same utterances (`salad_ds.analyze.regress`). *left out*: R² when each run is predicted
-without it, without both seeds of its setting, without its whole experiment.
+"""Keys of runs (``setting``: all but the seed): those alike in one are left out together too, since the other seed
+of a setting tells what it came to."""
+TOLD = """{} runs, measured on the same utterances (`salad_ds.analyze.regress`). *left out*: R² when each run is
+predicted without it, without both seeds of its setting, without its whole experiment.
 """
 SHARE = {"speech": "heard", "text": "read"}
 """Accuracy → column of the tables."""

@@ -39,7 +39,8 @@ def export(recipe: Recipe, checkpoint: str, out: str = "", dtype: str = "auto", 
     ``dtype``: of adapter and LLM, ``auto`` as they were trained; the encoder stays as it is. ``shard_size``: largest
     file, such as 5GB. ``adapter``: nothing but the adapter, for ``model.adapter_weights`` of other recipes. The
     directory appears whole; files that an interrupted export has finished are kept. Raises CheckpointError for what
-    holds no student of this recipe, or was trained beside frozen weights that are others now, SaladError for an ``out`` that holds something else.
+    holds no student of this recipe, or was trained beside frozen weights that are others now, SaladError for an ``out``
+    that holds something else.
     """
     if dtype not in DTYPES:
         raise SaladError(f"dtype {dtype} is not known", f"take one of {', '.join(DTYPES)}")

@@ -71,10 +71,11 @@ def measure_checkpoint(recipe: Recipe, checkpoint: str) -> dict[str, dict[str, A
     of words: written to ``measure/<name>.json`` and below ``measure/<name>/``, tracked, and printed. Returned by name.
     """
     name, load, identity = find_student(recipe, checkpoint)
-    waiting = [one.name for one in recipe.measure.sets if precedes_selection(recipe, name) and is_drawn_later(recipe, one)]
+    sets = recipe.measure.sets
+    waiting = [one.name for one in sets if precedes_selection(recipe, name) and is_drawn_later(recipe, one)]
     if waiting and tracking_rank() == 0:
         print(f"{name}: {', '.join(waiting)} passed over: nothing is drawn yet")
-    sets = [one for one in recipe.measure.sets if one.name not in waiting]
+    sets = [one for one in sets if one.name not in waiting]
     results = measure(replace(recipe, measure=replace(recipe.measure, sets=sets)), name, load, identity)
     if tracking_rank() == 0:
         for one, result in results.items():

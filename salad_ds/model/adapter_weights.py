@@ -35,7 +35,8 @@ KEY = "model.adapter_weights"
 
 def find_adapter(reference: str) -> Path:
     """The directory that ``reference`` names. Raises RecipeError where there is no adapter."""
-    directory = SHELF / reference.removeprefix(PUBLISHED) if reference.startswith(PUBLISHED) else Path(reference).expanduser()
+    own = reference.startswith(PUBLISHED)
+    directory = SHELF / reference.removeprefix(PUBLISHED) if own else Path(reference).expanduser()
     told = described(directory)
     if all(isinstance(told.get(part), dict) for part in PARTS) and sorted(directory.glob("*.safetensors")):
         return directory

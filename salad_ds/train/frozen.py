@@ -37,8 +37,8 @@ def frozen_identity(recipe: Recipe, name: str) -> str:
 
 
 def require_unchanged(checkpoint: Path, mark: dict[str, Any], frozen: str) -> None:
-    """Raises CheckpointError where what was frozen when ``checkpoint`` was written is not ``frozen``, what it is now: the
-    weights that were trained beside the one are of no use with the other."""
+    """Raises CheckpointError where what was frozen when ``checkpoint`` was written is not ``frozen``, what it is now:
+    the weights that were trained beside the one are of no use with the other."""
     if mark.get(KEY, frozen) != frozen:
         raise CheckpointError(f"{checkpoint} was trained beside frozen weights that are others now",
-                              "bring back the student or LLM that the stage started from, or remove the stage's checkpoints")
+                              "bring back the student or LLM that the stage started from, or remove its checkpoints")

@@ -59,7 +59,7 @@ def stage_digest(recipe: Recipe, name: str) -> str:
     data = {key: value for key, value in plain(recipe.data).items() if key not in LOADING}
     shards = [ShardSet.open(recipe.path(source.path)).identity() for source in recipe.stages[name].sources]
     begun = recipe.stages[name].init_from is not None
-    if frozen := frozen_parts(recipe.stages[name]):  # before, they had gradients, which counted in the norm that is clipped
+    if frozen := frozen_parts(recipe.stages[name]):  # before, gradients of theirs counted in what is clipped
         stage["frozen"] = frozen
     return digest_of(
         {

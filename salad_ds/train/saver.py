@@ -106,9 +106,9 @@ class Saver:
     """Writes the checkpoints of a stage, one at a time; made by every rank, and called by all together.
 
     ``recipe_digest`` becomes part of the mark. Of the whole ones the newest ``keep`` stay, and those of steps that are
-    multiples of ``keep_every`` (0: none); ``damaged``: names of some that are known not to be whole; ``frozen_digest``: of
-    what no checkpoint holds (frozen_identity), part of the mark. ``later``: write
-    beside the steps that follow, for which every rank keeps a copy of its share of the state in host memory.
+    multiples of ``keep_every`` (0: none); ``damaged``: names of some that are known not to be whole; ``frozen_digest``:
+    of what no checkpoint holds (frozen_identity), part of the mark. ``later``: write beside the steps that
+    follow, for which every rank keeps a copy of its share of the state in host memory.
     """
 
     engine: Any

@@ -151,7 +151,7 @@ def test_other_questions_and_other_speech_stand_apart(work, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_real_runs_that_are_too_few(prepared, decided_teacher, tmp_path):  # noqa: F811
     """Two trainings, one with probes, measured and asked: read as the stages themselves log."""
     works = [tmp_path / name for name in ("one", "two")]

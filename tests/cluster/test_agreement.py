@@ -25,6 +25,7 @@ def own():
         first, other = (facts_of(recipe, ["stage1"], leads) for leads in (True, False))
     first["network"] |= {"address": "10.0.0.1", "own": "10.0.0.1", "interface": "eth0", "interfaces": "lo,eth0",
                          "gloo": "", "nccl": ""}  # fmt: skip
+    first["disk"] |= {"work": 1e12, "shm": 1e11}  # this machine may have little
     first["shards"] = dict.fromkeys(first["shards"], "0a1b, 9 samples in 1 shards")
     first["store"] = "2c3d, 1 files, 0 MB"
     first["models"] = dict.fromkeys(first["models"], "4e5f")

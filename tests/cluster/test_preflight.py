@@ -12,13 +12,13 @@ from salad_ds.cluster.bandwidth import groups_of
 from salad_ds.cluster.meeting import KEPT
 from salad_ds.cluster.preflight import reduced
 from salad_ds.doctor import FAULT, NOTE, OK
-from salad_ds.environment import free_port
+from tests.ports import held_port
 
 
 def test_alone_it_leaves_nothing(tmp_path, monkeypatch, capsys):
     """No launcher, no shards, no teacher store: notes, and exit code 0."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in (alone | {"MASTER_PORT": str(free_port())}).items():
+    for name, value in (alone | {"MASTER_PORT": str(held_port())}).items():
         monkeypatch.setenv(name, value)
     code = main(["doctor", "--cluster", "salad_ds/recipes/tiny.yaml", f"workdir={tmp_path}/work", "model.llm=an/llm"])
     shown = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Work over processes: the order of the items, whatever happens to the processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,8 +74,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     script.write_text(KILLED)
     root = Path(__file__).parents[2]
     mark = {"SALAD_DS_TEST_MARK": str(tmp_path)}
-    subprocess.run([sys.executable, str(script)], env={**os.environ, **mark, "PYTHONPATH": str(root)})
-    for _ in range(100):
+    done = subprocess.run([sys.executable, str(script)], env={**os.environ, **mark, "PYTHONPATH": str(root)})
+    assert done.returncode == -signal.SIGKILL
+    for _ in range(900):
         if not [pid for pid in os.listdir("/proc") if pid.isdigit() and mine(pid, str(tmp_path))]:
             return
         time.sleep(0.1)

@@ -278,9 +278,9 @@ def test_a_hundred_thousand_shards_open_at_once(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(
         {"schema": 1, "kind": "speech", "shards": rows, "samples": 6_400_000, "seconds": 6.4e7}))
     del rows
-    started = time.monotonic()
+    started = time.process_time()  # however busy the machine is
     shards = ShardSet.open(tmp_path)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     assert (len(shards), len(shards.shards)) == (6_400_000, 100_000)
     assert shards.locate(6_399_999) == (99_999, 63) and shards.shards[70_000].url == "s3://nowhere/070000.tar"
     assert shards.manifest["shards"][70_000]["sha256"] == f"{70_000:064x}" and shards.counts.sum() == len(shards)

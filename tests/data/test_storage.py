@@ -127,7 +127,7 @@ def test_a_server_that_never_answers_is_given_up(ask):
         began = time.monotonic()
         with pytest.raises(DataError, match="cannot be read"):
             ask(url, StorageConfig(retries=0, timeout=0.3))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 40, "without this timeout it would be 60 s"
 
 
 class Named(fsspec.AbstractFileSystem):

@@ -6,6 +6,9 @@ import copy
 import gzip
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,31 @@ def files(directory):
     """Every file by name, with its bytes; locks hold none."""
     return {path.name: path.read_bytes() for path in sorted(Path(directory).iterdir())
             if not path.name.endswith("lock")}
+
+
+DIES = """
+import os, runpy, signal, sys
+from salad_ds.data.shards import ShardWriter
+add, left = ShardWriter.add, int(sys.argv[1])
+def dies(self, *given, **named):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return add(self, *given, **named)
+ShardWriter.add = dies
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def killed(script: str, samples: int, *arguments: object) -> None:
+    """``python data_prep/SCRIPT ARGUMENTS``, with one process; SIGKILL when so many samples are added and another one
+    is about to be."""
+    path = Path(__file__).parents[2] / "data_prep" / script
+    done = subprocess.run([sys.executable, "-c", DIES, str(samples), str(path), *map(str, arguments)],
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from tests.ds_configs.on_cpu import CUDA_ONLY, FILES, lacking, on_cpu
 from tests.train.launch import forked
 from tests.train.parity import plain
 
-pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
 RANKS = 2
 
 

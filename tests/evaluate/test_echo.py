@@ -32,7 +32,6 @@ from salad_ds.config import (
     plain,
 )
 from salad_ds.data.shards import ShardSet
-from salad_ds.environment import free_port
 from salad_ds.errors import DataError, RecipeError, SaladError
 from salad_ds.evaluate import echo as module
 from salad_ds.evaluate import utterances
@@ -49,6 +48,7 @@ from salad_ds.model.processing import AUDIO_MARK
 from salad_ds.synth.normalize import plain as spoken_form
 from salad_ds.synth.synthesize import synthesize_shards
 from tests.evaluate.conftest import make_recipe
+from tests.ports import held_port
 
 SENTENCES = [
     "the committee met on a monday and nobody from the bakery came to see them",
@@ -347,7 +347,7 @@ def test_a_killed_run_says_so_and_is_finished_by_two(tmp_path, model_config, stu
     assert not partial["complete"] and (partial["items"], partial["of"]) == (2, 5)
     assert "hearing" in partial and not left.with_suffix(".parquet").exists()
 
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port())}
     ranks = [job(path, student_dir, RANK=str(i), LOCAL_RANK=str(i), **where) for i in range(2)]
     done = [rank.communicate(timeout=300) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], done

@@ -17,7 +17,6 @@ import torch
 from salad_ds.audio import decode
 from salad_ds.config import AdapterConfig, EncoderConfig, ModelConfig, SynthConfig
 from salad_ds.data.shards import ShardSet
-from salad_ds.environment import free_port
 from salad_ds.errors import CheckpointError, DataError, RecipeError
 from salad_ds.evaluate.models import Reader, Student
 from salad_ds.evaluate.prompts import Sound, option_ids, pieces
@@ -29,6 +28,7 @@ from salad_ds.model.processing import SaladProcessor
 from salad_ds.model.salad import load_student
 from salad_ds.synth.synthesize import synthesize_shards
 from tests.evaluate.conftest import make_recipe
+from tests.ports import held_port
 
 pytest.importorskip("lm_eval.api.task", reason="lm-evaluation-harness is not installed (the extra 'eval')")
 
@@ -256,7 +256,7 @@ def test_the_command_line(here, student_dir, tmp_path, expected, monkeypatch, ca
 @pytest.mark.slow
 def test_two_processes_share_the_items(here, student_dir, tmp_path, expected):
     """As under ``accelerate launch``, on CPUs: five questions, three and two; one table, from rank 0."""
-    port = str(free_port())
+    port = str(held_port())
     command = [sys.executable, "-m", "salad_ds.evaluate.harness", "--model", "salad", "--model_args",
                f"pretrained={student_dir}", "--include_path", str(TASKS), "--tasks", "salad_heard", "--output_path",
                str(tmp_path / "out")]  # fmt: skip
@@ -268,7 +268,7 @@ def test_two_processes_share_the_items(here, student_dir, tmp_path, expected):
                               "HF_DATASETS_CACHE": str(tmp_path / f"datasets{rank}")})
         for rank in range(2)
     ]  # fmt: skip
-    said = [rank.communicate(timeout=300) for rank in ranks]
+    said = [rank.communicate(timeout=900) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors[-2000:] for _, errors in said)
     assert "salad_heard" in said[0][0] and "salad_heard" not in said[1][0]
     assert written_results(tmp_path / "out")["salad_heard"]["acc,none"] == pytest.approx(accuracy_of(expected))

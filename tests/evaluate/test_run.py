@@ -22,7 +22,6 @@ import yaml
 
 from salad_ds.audio import resample
 from salad_ds.config import Recipe, TaskConfig, load_recipe, plain
-from salad_ds.environment import free_port
 from salad_ds.errors import CheckpointError, RecipeError, SaladError
 from salad_ds.evaluate import questions
 from salad_ds.evaluate.results import load
@@ -31,6 +30,7 @@ from salad_ds.evaluate.tasks import load_task, spoken
 from salad_ds.files import sole_writer
 from salad_ds.text import start_token
 from tests.evaluate.conftest import make_recipe
+from tests.ports import held_port
 
 pytestmark = pytest.mark.assets
 TASK = TaskConfig(name="wordnet", items=9, shots=2)
@@ -248,7 +248,7 @@ def test_a_killed_run_says_so_and_goes_on_behind_its_last_block(
 
 def two_ranks(path: Path, student_dir: Path, *kill: str) -> list[tuple[int, str, str]]:
     """(exit code, output, errors) of both processes."""
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port())}
     ranks = [job(path, student_dir, *kill, RANK=str(i), LOCAL_RANK=str(i), **where) for i in range(2)]
     said = [rank.communicate(timeout=300) for rank in ranks]
     return [(rank.returncode, *both) for rank, both in zip(ranks, said, strict=True)]

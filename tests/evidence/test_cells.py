@@ -21,11 +21,13 @@ from salad_ds.evidence.page import write_page
 from salad_ds.evidence.prepare import only, prepare
 
 
-def stop_behind_a_checkpoint(place):
-    """SIGTERM to this process, as a person or a scheduler sends it, once the cell has a checkpoint."""
-    until = time.monotonic() + 120
+def stop_behind_a_checkpoint(place, over):
+    """SIGTERM to this process, as a person or a scheduler sends it, once the cell has a checkpoint. None when the run
+    is ``over``: nobody would catch it."""
+    until = time.monotonic() + 900
     while not list(place.glob("stage1/checkpoints/step-*")) and time.monotonic() < until:
-        time.sleep(0.05)
+        if over.wait(0.05):
+            return
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -36,11 +38,15 @@ def test_a_grid_fills_in_pieces_and_its_page_says_what_is_there(recipes, tmp_pat
     every = cells("alpha", load_experiment("alpha", recipes))
     grid = Grid(recipes / "recipe.yaml", [], every[:1])  # of two seeds the first
     place = grid.place(grid.cells[0])
-    thread = threading.Thread(target=stop_behind_a_checkpoint, args=(place,))
+    over = threading.Event()
+    thread = threading.Thread(target=stop_behind_a_checkpoint, args=(place, over))
     thread.start()
-    with pytest.raises(Stopped, match="0 of 1 runs"):
-        run(grid, jobs=2, minutes=0)
-    thread.join()
+    try:
+        with pytest.raises(Stopped, match="0 of 1 runs"):
+            run(grid, jobs=2, minutes=0)
+    finally:
+        over.set()
+        thread.join()
     assert not (place / RESULT).exists() and not (place / "stage1/done.json").exists()
     assert status_of(grid, grid.cells[0]).startswith("at step ")
     assert run(grid, jobs=2, minutes=0) == 1
@@ -163,7 +169,8 @@ def test_old_numbers_of_other_settings_do_not_stay_in_the_tables(recipes, tmp_pa
     run_of.mkdir(parents=True)
     (run_of / RESULT).write_text('{"digest": "of other settings"}')
     for name in ("few", "held"):
-        shutil.copytree(Grid(recipes / "recipe.yaml", [], []).root.path(f"speech/{name}"), tmp_path / f"work/speech/{name}")
+        spoken = Grid(recipes / "recipe.yaml", [], []).root.path(f"speech/{name}")
+        shutil.copytree(spoken, tmp_path / f"work/speech/{name}")
     assert statuses() == ["not run"]
 
 

@@ -63,11 +63,13 @@ def test_columns_are_there_where_something_was_measured():
 
 def test_bold_is_below_both_controls_where_both_are_known():
     """Seed 0 hears; 1 is below wrong speech alone; 2 has no deaf student; 3 has one of other steps."""
-    deaf = Deaf({seed: row(seed, m=m) | {"steps": steps} for seed, m, steps in ((0.0, 0.4, 1), (1.0, 0.21, 1), (3.0, 0.4, 2))})
+    deaf = Deaf({seed: row(seed, m=m, steps=steps) for seed, m, steps in
+                 ((0.0, 0.4, 1.0), (1.0, 0.21, 1.0), (3.0, 0.4, 2.0))})  # fmt: skip
     rows = [row(seed) for seed in (0.0, 1.0, 2.0, 3.0)]
     head, _, *lines = cells_of(table(Experiment("t", "q", {"alpha": {}}), rows, [], deaf))
     beside = [(line[head.index("below")], line[head.index("below deaf")]) for line in lines]
-    assert beside == [("**100 ± 100 %**", "**50 %**"), ("100 ± 100 %", "5 %"), ("100 ± 100 %", "–"), ("100 ± 100 %", "–")]
+    plain = "100 ± 100 %"
+    assert beside == [(f"**{plain}**", "**50 %**"), (plain, "5 %"), (plain, "–"), (plain, "–")]
 
 
 def test_the_step_is_told_at_which_both_were_passed():

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from salad_ds.environment import free_port
+from tests.ports import held_port
 from tests.train.launch import REPOSITORY, environment
 
 IMPORTED = ["salad_ds.cli", "salad_ds.train.loop", "salad_ds.data.prepare", "salad_ds.align.run",
@@ -84,7 +84,7 @@ def supervise(ranks: int, words: Sequence[str], log: str, variables: dict[str, s
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     if not ranks:
         os._exit(module(words))
-    group = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    group = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": held_port()}
     living = {}
     for rank in range(ranks):
         pid = os.fork()

@@ -265,7 +265,7 @@ def test_local_trains(start, tmp_path, tiny_llm_dir):
     for out in ("speech/natural", "speech/held-out"):
         align_directory(loaded.path(out), loaded.align, quiet=True)
     home = os.environ.get("SALAD_DS_HOME", str(Path("~/.cache/salad_ds").expanduser()))
-    done = start("local.sh", recipe, "--stage", "stage1", "--ranks", 1, *overrides, timeout=240, SALAD_DS_HOME=home)
+    done = start("local.sh", recipe, "--stage", "stage1", "--ranks", 1, *overrides, timeout=900, SALAD_DS_HOME=home)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "work/stage1/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2] and all(0 < row["loss"] < 20 for row in rows)

@@ -16,7 +16,6 @@ import yaml
 
 from salad_ds.config import MeasureSetConfig, Recipe, SourceConfig, TrainConfig, load_recipe, plain
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
-from salad_ds.environment import free_port
 from salad_ds.errors import DataError, RecipeError
 from salad_ds.measure import sequences
 from salad_ds.measure.divergences import divergences
@@ -28,6 +27,7 @@ from salad_ds.measure.statistics import QUANTITIES
 from salad_ds.table import write_table
 from salad_ds.text import start_token, tokenize
 from tests.measure.naive import Naive
+from tests.ports import held_port
 from tests.train.launch import REPOSITORY, environment
 
 TEXTS = [("the river rose in the night and the road to the village lay under water", "weather"),
@@ -63,8 +63,8 @@ def test_sets_of_what_is_drawn_later_wait_for_it(recipe, student_dir, speech_dir
     """``run`` measures init before the selection is made; a student that was trained on it cannot lack it."""
     stage = TrainConfig(sources=[SourceConfig(kind="speech", path="stage2/speech")])
     recipe.select.text, recipe.stages = "texts", {"later": stage}
-    recipe.measure.sets = [MeasureSetConfig("all", str(speech_dir), 2, "drawn"), MeasureSetConfig("own", "stage2/speech"),
-                           MeasureSetConfig("again", str(speech_dir), 2)]  # fmt: skip
+    recipe.measure.sets = [MeasureSetConfig("all", str(speech_dir), 2, "drawn"),
+                           MeasureSetConfig("own", "stage2/speech"), MeasureSetConfig("again", str(speech_dir), 2)]
     assert set(measure_checkpoint(recipe, "init")) == {"speech", "again"}
     assert "init: all, own passed over: nothing is drawn yet" in capsys.readouterr().out
     shutil.copytree(student_dir, recipe.path("later/model"))
@@ -220,12 +220,12 @@ def written(recipe: Recipe, tmp_path: Path) -> Path:
 
 def start(path: Path, student: Path, out: Path, ranks: int = 1, **variables: str) -> list[int]:
     """The job on ``ranks`` processes; their exit codes."""
-    shared = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+    shared = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port()), "WORLD_SIZE": str(ranks)}
     jobs = [subprocess.Popen([sys.executable, "-m", "tests.measure.job", str(path), str(student), str(out)],
                              env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | variables, cwd=REPOSITORY)
             for rank in range(ranks)]  # fmt: skip
     try:
-        return [job.wait(timeout=240) for job in jobs]
+        return [job.wait(timeout=900) for job in jobs]
     finally:
         for job in jobs:
             job.kill()

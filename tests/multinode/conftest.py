@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from salad_ds.config import load_recipe
-from salad_ds.environment import free_port
 from tests.multinode.lab import Lab, lacking
+from tests.ports import held_port
 from tests.train.conftest import prepared  # noqa: F401 (a fixture)
 from tests.train.launch import REPOSITORY, environment
 
@@ -32,9 +33,12 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def recipe(prepared, tmp_path_factory) -> Path:  # noqa: F811
-    """A recipe with a plain path, as remote shells want it."""
+    """A recipe with a plain path, as remote shells want it; of steps enough for a job to be stopped between the first
+    and the last."""
     path = tmp_path_factory.mktemp("multinode") / "recipe.yaml"
-    shutil.copy(prepared, path)
+    found = yaml.safe_load(prepared.read_text())
+    found["stages"]["stage1"]["steps"] = 12
+    path.write_text(yaml.safe_dump(found))
     return path
 
 
@@ -49,15 +53,15 @@ def losses(work: Path) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def alone(prepared, tmp_path_factory) -> list[float]:  # noqa: F811
+def alone(recipe, tmp_path_factory) -> list[float]:
     """The losses of the same stage on two ranks of one machine, which no launcher has started."""
     work = tmp_path_factory.mktemp("alone") / "work"
-    shutil.copytree(load_recipe(prepared).path("."), work)
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-m", "salad_ds", "train", str(prepared), f"workdir={work}"]
+    shutil.copytree(load_recipe(recipe).path("."), work)
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port())}
+    command = [sys.executable, "-m", "salad_ds", "train", str(recipe), f"workdir={work}"]
     ranks = [subprocess.Popen(command, env=environment() | place | {"RANK": rank, "LOCAL_RANK": rank}, cwd=REPOSITORY)
              for rank in "01"]  # fmt: skip
-    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    assert [rank.wait(timeout=900) for rank in ranks] == [0, 0]
     return losses(work)
 
 

@@ -167,7 +167,7 @@ class Lab:
         self.started[name] = (outer, inner)
 
     @staticmethod
-    def wait_for(ready, what: str, seconds: float = 20.0) -> None:  # noqa: ANN001 (a predicate)
+    def wait_for(ready, what: str, seconds: float = 120.0) -> None:  # noqa: ANN001 (a predicate)
         end = time.monotonic() + seconds
         while not ready():
             assert time.monotonic() < end, what
@@ -233,7 +233,7 @@ class Lab:
             done = self.run(self.names[0], "sinfo", "-h", "-o", "%t", "-p", "low", check=False)
             return done.stdout.split() == ["idle"]
 
-        self.wait_for(idle, "SLURM does not come up", 30)
+        self.wait_for(idle, "SLURM does not come up", 180)
         yield
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.multinode.conftest import LAUNCHERS, losses
 from tests.train.launch import REPOSITORY
 
-pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
 
 
 def needs(program: str) -> None:
@@ -44,13 +44,13 @@ def test_torchrun_told_to_stop_ends_with_85_and_goes_on(lab, recipe, work, alone
         return "".join((tmp_path / name).read_text()[-6000:] for name in lab.names)
 
     jobs = begin()
-    lab.wait_for(stepped, "no step is taken", 200)
+    lab.wait_for(stepped, "no step is taken", 600)
     lab.run("node2", "pkill", "-TERM", "-o", "-f", "launchers/torchrun.sh")  # of that host's processes
-    assert [job.wait(timeout=200) for job in jobs] == [85, 85], text()
+    assert [job.wait(timeout=600) for job in jobs] == [85, 85], text()
     assert text().count("was told to stop, after step") == 2, "torchrun has started the ranks again"
     before = len(losses(work))
     assert 1 <= before < len(alone)
-    assert [job.wait(timeout=300) for job in begin()] == [0, 0], text()
+    assert [job.wait(timeout=600) for job in begin()] == [0, 0], text()
     assert f"continuing after step {before}" in text()
     assert losses(work) == pytest.approx(alone, rel=1e-5)
     passed((tmp_path / "node1").read_text())
@@ -65,7 +65,7 @@ def test_pdsh(lab, recipe, work, alone, hostfile, monkeypatch, tmp_path):
     monkeypatch.setitem(lab.variables, "DS_ENV_FILE", str(extra))
     monkeypatch.setitem(lab.variables, "HF_ENDPOINT", "https://example.org")
     done = lab.run("node1", LAUNCHERS / "deepspeed_hostfile.sh", recipe, "--stage", "stage1", "--hostfile", hostfile,
-                   f"workdir={work}", cwd=REPOSITORY, timeout=300)  # fmt: skip
+                   f"workdir={work}", cwd=REPOSITORY, timeout=600)  # fmt: skip
     assert losses(work) == pytest.approx(alone, rel=1e-5)
     passed(done.stdout + done.stderr)
     line = next(line for line in (done.stdout + done.stderr).splitlines() if "  environment " in line)
@@ -80,7 +80,7 @@ def test_without_ssh_the_hosts_are_looked_at(lab, recipe, work, hostfile, tmp_pa
                   log=tmp_path / name, cwd=REPOSITORY)
         for number, name in enumerate(lab.names)
     ]  # fmt: skip
-    assert [job.wait(timeout=300) for job in jobs] == [0, 0], (tmp_path / "node1").read_text()[-3000:]
+    assert [job.wait(timeout=600) for job in jobs] == [0, 0], (tmp_path / "node1").read_text()[-3000:]
     passed((tmp_path / "node1").read_text())
     assert "all-reduce" not in (tmp_path / "node2").read_text(), "one table"
 
@@ -88,7 +88,7 @@ def test_without_ssh_the_hosts_are_looked_at(lab, recipe, work, hostfile, tmp_pa
 def test_mpi(lab, recipe, work, alone, hostfile):
     needs("mpirun")
     done = lab.run("node1", LAUNCHERS / "mpi.sh", recipe, "--stage", "stage1", "--ranks", 2, "--hostfile", hostfile,
-                   f"workdir={work}", cwd=REPOSITORY, timeout=300)  # fmt: skip
+                   f"workdir={work}", cwd=REPOSITORY, timeout=600)  # fmt: skip
     assert losses(work) == pytest.approx(alone, rel=1e-5)
     passed(done.stdout + done.stderr)
 
@@ -122,9 +122,9 @@ def test_slurm_preempts_queues_again_and_finishes(lab, recipe, work, alone, tmp_
 
     with lab.slurm():
         job, out = submit("job.out")
-        lab.wait_for(stepped, f"the job does not train: {state(job)}: {text(out)[-3000:]}", 200)
+        lab.wait_for(stepped, f"the job does not train: {state(job)}: {text(out)[-3000:]}", 600)
         lab.run("node1", "scancel", "--signal=USR1", job)
-        lab.wait_for(lambda: state(job) in ends, "the job does not end", 300)
+        lab.wait_for(lambda: state(job) in ends, "the job does not end", 600)
         assert state(job) == "COMPLETED", text(out)[-4000:]
         assert "queueing the job again" in text(out) and "continuing after step" in text(out) and "start 2" in text(out)
         passed(text(out))

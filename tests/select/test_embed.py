@@ -11,10 +11,10 @@ from transformers import AutoModel, AutoTokenizer
 from salad_ds.assets import resolve
 from salad_ds.config import Recipe
 from salad_ds.data.shards import Sample, ShardSet, ShardWriter
-from salad_ds.environment import free_port
 from salad_ds.errors import AssetError, DataError
 from salad_ds.select import embed as embedding
 from salad_ds.teacher.ranks import Ranks
+from tests.ports import held_port
 from tests.select.job import start
 
 pytestmark = pytest.mark.assets
@@ -152,14 +152,14 @@ def test_a_rank_that_is_killed_loses_its_block_and_two_ranks_make_the_same_file(
     monkeypatch.setattr(embedding, "BLOCK", 1)
     embed(recipe, tmp_path / "alone.npy", lambda *_: minilm)
     job = {"recipe": str(work / "recipe.yaml"), "path": str(tmp_path / "ranks.npy"), "block": 1}
-    port = free_port()
+    port = held_port()
     ranks = [start("embed", {**job, "die_after": die}, rank, 2, port) for rank, die in enumerate((5, 2))]
     assert ranks[1].wait(120) == -9
     ranks[0].communicate(timeout=120)
     notes = {path.name: json.loads(path.read_text()) for path in (tmp_path / "ranks.npy.blocks").glob("done-*.json")}
     assert notes["done-1.json"] == [1, 3] and set(notes["done-0.json"]) <= {0, 2, 4, 6}
     assert not (tmp_path / "ranks.npy").exists()
-    port = free_port()
+    port = held_port()
     ranks = [start("embed", job, rank, 2, port) for rank in range(2)]
     assert [process.communicate(timeout=120) and process.returncode for process in ranks] == [0, 0]
     for suffix in ("", ".json"):

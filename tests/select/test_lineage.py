@@ -15,6 +15,7 @@ from salad_ds.select.lineage import record_selection
 from salad_ds.train import tracking
 from salad_ds.train.loop import stage_digest
 from salad_ds.train.tracking import open_tracker
+from tests.tracking_server import patient
 
 mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.assets
@@ -33,7 +34,7 @@ def recipe(measured, tmp_path):
 def train(recipe, stage):
     """What a training stage tells the tracker, and the mark that it leaves."""
     settings = recipe.stages[stage]
-    with open_tracker(recipe, stage) as tracker:
+    with patient(open_tracker(recipe, stage)) as tracker:
         paths = [source.path for source in settings.sources if recipe.path(source.path).is_dir()]
         tracker.start_stage(plain(settings), {}, {path: ShardSet.open(recipe.path(path)).digest for path in paths})
     if recipe.path(settings.sources[0].path).is_dir():

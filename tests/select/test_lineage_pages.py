@@ -11,9 +11,10 @@ from salad_ds.train.tracking import open_tracker
 from tests.browser import chromium  # noqa: F401 (a fixture)
 from tests.mlflow_pages import WAIT, address, follow, opened
 from tests.select.test_lineage import recipe, train  # noqa: F401 (a fixture)
+from tests.tracking_server import patient
 
 mlflow = pytest.importorskip("mlflow")
-pytestmark = [pytest.mark.assets, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.assets, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_score_leads_to_its_corpus(recipe, tracking_server, chromium):  # noqa: F811
@@ -21,7 +22,7 @@ def test_a_score_leads_to_its_corpus(recipe, tracking_server, chromium):  # noqa
     train(recipe, "stage1")
     record_selection(recipe)
     train(recipe, "stage2")
-    with open_tracker(recipe, "measure-stage2") as tracker:
+    with patient(open_tracker(recipe, "measure-stage2")) as tracker:
         tracker.follows("student", "stage2")
         tracker.metrics({"misalignment": 0.5})
     client = mlflow.MlflowClient(tracking_uri=tracking_server)

@@ -8,22 +8,22 @@ from omegaconf import OmegaConf
 
 from salad_ds.config import plain
 from salad_ds.data.shards import ShardSet
-from salad_ds.environment import free_port
 from salad_ds.files import read_json
 from salad_ds.table import read_table
+from tests.ports import held_port
 from tests.select.job import start
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_two_ranks_make_the_selection_of_one(unmeasured, tmp_path):
     shutil.copytree(unmeasured.path("."), tmp_path / "work", ignore=shutil.ignore_patterns("stage2"))
     recipe = replace(unmeasured, workdir=str(tmp_path / "work"))
     OmegaConf.save(OmegaConf.create(plain(recipe)), tmp_path / "recipe.yaml")
-    port = free_port()
+    port = held_port()
     ranks = [start("select", {"recipe": str(tmp_path / "recipe.yaml")}, rank, 2, port) for rank in range(2)]
-    said = [process.communicate(timeout=240) for process in ranks]
+    said = [process.communicate(timeout=1200) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], said
     assert b"texts drawn from 3 clusters" in said[0][0] and not said[1][0].strip()
     rooms = [made.path("stage2/selection") for made in (unmeasured, recipe)]

@@ -70,6 +70,7 @@ class Site:
 
     port: int
     app: Any
+    server: uvicorn.Server
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -101,17 +102,17 @@ def running(served: Served, limits: Limits | None = None, **settings: Any) -> It
     with listening("127.0.0.1", 0) as bound:
         app = application(served, limits or Limits(), closing=lambda: server.should_exit, **settings)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none",
-                                               timeout_graceful_shutdown=10))  # fmt: skip
+                                               timeout_graceful_shutdown=60))  # fmt: skip
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not server.started and time.monotonic() < until:
             time.sleep(0.02)
         try:
-            yield Site(bound.getsockname()[1], app)
+            yield Site(bound.getsockname()[1], app, server)
         finally:
             server.should_exit = True
-            thread.join(60)
+            thread.join(180)
             assert not thread.is_alive()
 
 

@@ -218,9 +218,15 @@ def test_a_reader_who_does_not_read_keeps_nobody_waiting(served, human, monkeypa
 
 def test_closing_ends_answers_and_says_so(served, human, monkeypatch):
     gate = Gate(served, monkeypatch)
+
+    def open_when_it_closes() -> None:
+        until(lambda: site.server.should_exit, "the server was never told to stop")
+        time.sleep(0.5)  # and by then it does
+        gate.open = True
+
     with running(served) as site:
         connection, response, _ = begin(site, site.clip(human[0]), tokens=200)
-        threading.Timer(0.5, lambda: setattr(gate, "open", True)).start()  # by then the server has been told to stop
+        threading.Thread(target=open_when_it_closes, daemon=True).start()
     last = json.loads(response.read().splitlines()[-1])
     assert last == {"event": "error", "error": "the page is being closed", "mend": "start it again"}
     connection.close()

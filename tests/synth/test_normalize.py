@@ -92,10 +92,10 @@ def test_any_text_gives_plain_words_or_a_data_error(text):
 
 @pytest.mark.parametrize("text", ["9" * 20000, "1/2/" * 4000, "5-" * 8000, "'" * 20000 + "5", "a.b." * 4000])
 def test_words_that_nobody_reads_aloud_cost_nothing(text):
-    started = time.perf_counter()
+    started = time.process_time()  # however busy the machine is
     said = speakable(f"This text has one very long word in it: {text} Here it goes on.").text
     assert said.endswith("Here it goes on.") and len(said) < 100
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_same_in_every_process():

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from salad_ds.errors import RecipeError, StoreError
 from salad_ds.teacher.precompute import only_writer, precompute
 from salad_ds.teacher.stored import StoredTeacher, open_teacher
 from salad_ds.text import start_token, tokenize
+from tests.processes import gone
 from tests.teacher.job import GROUP_TOKENS
 from tests.train.launch import REPOSITORY, command, environment, forked
 
@@ -54,12 +53,6 @@ def require_estimate(targets: SparseTargets, probs: torch.Tensor) -> None:
 
 def pieces_of(sentences: list[str]) -> list[str]:
     return [" ".join(words) for text in sentences for words in np.array_split(text.split(), 3)]
-
-
-def wait_for_shards(directory: Path, job: subprocess.Popen, shards: int = 3) -> None:
-    end = time.monotonic() + 120
-    while len(list(directory.glob("*.safetensors"))) < shards and time.monotonic() < end and job.poll() is None:
-        time.sleep(0.005)
 
 
 def test_every_text_once_with_the_models_own_answers(recipe, write_texts, sentences) -> None:
@@ -153,13 +146,10 @@ def test_kill_and_rerun_gives_the_same_bytes(recipe, write_texts, sentences, tmp
     assert len(whole) >= 10
 
     call = [sys.executable, "-m", "tests.teacher.job", str(tmp_path), str(tiny_llm_dir)]
-    job = subprocess.Popen([*call, json.dumps({"stores": {"teacher": "device"}})], env=environment(), cwd=REPOSITORY,
-                           stderr=subprocess.DEVNULL)
-    wait_for_shards(tmp_path / "teacher", job)
-    job.kill()
-    job.wait()
+    job = subprocess.run([*call, json.dumps({"stores": {"teacher": "device"}, "dies": 3})], env=environment(),
+                         cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=600)  # fmt: skip
     survivors = {path: path.stat().st_mtime_ns for path in (tmp_path / "teacher").glob("*.safetensors")}
-    assert job.returncode == -signal.SIGKILL and 3 <= len(survivors) < len(whole)
+    assert job.returncode == -signal.SIGKILL and len(survivors) == 3, job.stderr[-3000:]
     (tmp_path / "teacher" / ".x.safetensors.0.part").write_bytes(b"left by a killed run")
 
     made.teacher.store = "teacher"
@@ -179,18 +169,16 @@ def test_a_rank_that_dies_ends_the_job_and_the_next_one_does_the_rest(recipe, wr
     precompute(made, group_tokens=GROUP_TOKENS)
     whole = files(tmp_path / "whole")
 
-    call = command(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps({"stores": {"teacher": "device"}}))
-    with open(tmp_path / "log", "w") as log:
-        job = subprocess.Popen(call, env=environment(), cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
-        wait_for_shards(tmp_path / "teacher", job)
-        pids = [int(pid) for pid in re.findall(r"process (\d+) spawned", (tmp_path / "log").read_text())]
-        os.kill(pids[1], signal.SIGKILL)
-        assert job.wait(timeout=60) != 0
+    job = {"stores": {"teacher": "device"}}
+    killed = subprocess.run(command(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps(job | {"dies": 2})),
+                            env=environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, timeout=600)  # fmt: skip
+    pids = [int(pid) for pid in re.findall(r"process (\d+) spawned", killed.stdout)]
+    assert killed.returncode != 0 and len(pids) == 2, killed.stdout[-3000:]
     survivors = {path: path.stat().st_mtime_ns for path in (tmp_path / "teacher").glob("*.safetensors")}
-    assert 3 <= len(survivors) < len(whole) and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert 3 <= len(survivors) < len(whole) and gone(pids), killed.stdout[-3000:]
 
-    said = forked(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps({"stores": {"teacher": "device"}}),
-                  log=tmp_path / "again")  # fmt: skip
+    said = forked(2, "tests.teacher.job", tmp_path, tiny_llm_dir, json.dumps(job), log=tmp_path / "again")
     assert said.count("texts computed") == 1  # by rank 0, for all
     assert all(path.stat().st_mtime_ns == written for path, written in survivors.items())
     assert files(tmp_path / "teacher") == whole

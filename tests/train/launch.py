@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salad_ds.environment import free_port
+from tests.ports import held_port
 
 if TYPE_CHECKING:  # it starts from here
     from tests.faults.forked import Forked
@@ -28,7 +28,7 @@ def command(ranks: int, module: str, *arguments: object) -> list[str]:
         "--num_gpus",
         str(ranks),
         "--master_port",
-        str(free_port()),
+        str(held_port()),
         "--no_local_rank",
         "--module",
         module,
@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def deepspeed(ranks: int, module: str, *arguments: object, timeout: float = 240) -> str:
+def deepspeed(ranks: int, module: str, *arguments: object, timeout: float = 900) -> str:
     """Run to the end; returns the output. Fails the test with the output's end when the job fails."""
     done = subprocess.run(
         command(ranks, module, *arguments),
@@ -61,7 +61,7 @@ def deepspeed(ranks: int, module: str, *arguments: object, timeout: float = 240)
     return done.stdout
 
 
-def forked(ranks: int, module: str, *arguments: object, log: Path, fails: bool = False, timeout: float = 240) -> str:
+def forked(ranks: int, module: str, *arguments: object, log: Path, fails: bool = False, timeout: float = 900) -> str:
     """The same without a launcher, in processes that need not import everything anew (a third of the CPU time); returns
     the output. Fails the test with the output's end when the job ends in another way than it should."""
     job = start(ranks, module, *arguments, log=log)

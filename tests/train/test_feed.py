@@ -120,7 +120,7 @@ def test_the_feed_runs_ahead_and_no_further(teacher) -> None:
     feed = Feed(source(taken), teacher, CPU, ahead=2)
     with closing(iter(feed)) as steps:
         work = next(steps)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while len(taken) < 3 and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(0.3)
@@ -178,16 +178,20 @@ def test_waiting_is_told_apart(teacher) -> None:
         works = [(work.data_wait, work.teacher_wait) for work in feed if [list(work.batches)]]
         return tuple(map(sum, zip(*works, strict=True)))
 
-    data, told = waits(Feed(source([], pause=0.2), teacher, CPU))
-    other_data, other_told = waits(Feed(source([]), Slow(teacher.store), CPU, workers=3))
-    assert data > 0.6 and data > other_data  # a busy machine adds to each of them
-    assert other_told > 0.3 and other_told > told
+    tries = []
+    for _ in range(3):  # a machine that stalls adds to one wait, or hides another
+        data, told = waits(Feed(source([], pause=0.2), teacher, CPU))
+        other_data, other_told = waits(Feed(source([]), Slow(teacher.store), CPU, workers=3))
+        if data > max(0.6, other_data) and other_told > max(0.3, told):
+            return
+        tries.append((data, told, other_data, other_told))
+    pytest.fail(f"slow data (its wait, the teacher's), a slow teacher (the same): {tries}")
 
 
 def test_a_stopwatch_adds_up_and_begins_anew() -> None:
-    watch = Stopwatch(CPU)
+    watch, began = Stopwatch(CPU), time.perf_counter()
     for _ in range(2):
         with watch:
             time.sleep(0.02)
-    assert 0.04 <= watch.read() < 0.5
+    assert 0.04 <= watch.read() <= time.perf_counter() - began
     assert watch.read() == 0

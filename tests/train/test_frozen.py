@@ -15,7 +15,8 @@ from salad_ds.train.frozen import frozen_identity, frozen_parts, require_unchang
 
 def weights(directory, value):
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps({"architectures": ["A"], "hidden_size": 4, "num_hidden_layers": 1}))
+    config = {"architectures": ["A"], "hidden_size": 4, "num_hidden_layers": 1}
+    (directory / "config.json").write_text(json.dumps(config))
     save_file({"w": torch.full((3,), value)}, directory / "model.safetensors")
     return str(directory)
 
@@ -36,7 +37,10 @@ def test_nothing_is_frozen_with_both_rates(recipe):
     assert [frozen_identity(recipe, name) for name in recipe.stages] == ["", "", ""]
 
 
-@pytest.mark.parametrize(("stage", "place"), [("first", "llm"), ("behind", "work/first/model"), ("elsewhere", "student")])
+BEGUN = [("first", "llm"), ("behind", "work/first/model"), ("elsewhere", "student")]
+
+
+@pytest.mark.parametrize(("stage", "place"), BEGUN)
 def test_other_weights_where_the_stage_began_are_noticed(recipe, tmp_path, stage, place):
     recipe.stages[stage].lr_llm = 0.0
     before = frozen_identity(recipe, stage)

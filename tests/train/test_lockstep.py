@@ -18,10 +18,10 @@ import yaml
 from salad_ds.config import load_recipe
 from salad_ds.data.plan import Planner
 from salad_ds.data.stream import Stream
-from salad_ds.environment import free_port
 from salad_ds.hearing import Hearing
 from salad_ds.model.build import load_tokenizer
 from salad_ds.train.checkpoint import STEP, name_of
+from tests.ports import held_port
 from tests.train.launch import REPOSITORY, environment, forked, start, stop
 
 
@@ -29,7 +29,7 @@ from tests.train.launch import REPOSITORY, environment, forked, start, stop
 def ends() -> dict[str, list[str]]:
     """{case: what each of two ranks says at its end}."""
     cases = ["fault", "defect", "tolerable", "lossy"]
-    settings = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    settings = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port()), "WORLD_SIZE": "2"}
     jobs = [
         subprocess.Popen([sys.executable, "-m", "tests.train.lockstep", *cases], env=settings | {"RANK": str(rank)},
                          cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)

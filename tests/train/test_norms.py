@@ -15,7 +15,7 @@ from salad_ds.train.engine import freeze
 from tests.train.launch import forked
 from tests.train.parity import ROWS, batches, plain, rows_of, student
 
-pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
 
 ZERO = {
     "zero3": {"stage": 3},

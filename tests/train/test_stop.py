@@ -37,7 +37,7 @@ def test_a_second_interrupt_does_not_wait(capfd):
 
 @pytest.mark.slow
 @pytest.mark.assets
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_salad_ds_run_is_told_to_stop(prepared, whole, work, tmp_path):
     """By Ctrl-C, as a terminal does it, and by a batch system; with the real launcher. Checkpoints are far apart:
     without the one behind the signal all would be lost; it is written in the background, and waited for."""
@@ -51,12 +51,12 @@ def test_salad_ds_run_is_told_to_stop(prepared, whole, work, tmp_path):
         with open(output, "w") as stream:
             job = subprocess.Popen(road, env=environment(), cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT,
                                    start_new_session=True)  # fmt: skip
-        end = time.monotonic() + 240
+        end = time.monotonic() + 900
         while not log.is_file() or log.read_text().count("\n") < steps:
             assert job.poll() is None and time.monotonic() < end, output.read_text()[-3000:]
             time.sleep(0.02)
         os.killpg(job.pid, number)  # a terminal's foreground group
-        return job.wait(timeout=120), output.read_text()
+        return job.wait(timeout=600), output.read_text()
 
     code, said = stopped(signal.SIGINT, 1)
     assert code == 130 and "interrupted; the same command goes on where it stopped" in said, said[-3000:]

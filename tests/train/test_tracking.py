@@ -18,7 +18,8 @@ from salad_ds.errors import RecipeError
 from salad_ds.train import tracking
 from salad_ds.train.journal import Journal
 from salad_ds.train.tracking import MlflowTracker, Tracker, attempt_digest, flatten, open_command, open_tracker, public
-from tests.tracking_server import Gate
+from tests.ports import held_port
+from tests.tracking_server import Gate, patient
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -156,16 +157,14 @@ os.kill(os.getpid(), 9)
 
 
 def test_a_server_that_is_away_neither_stops_nor_slows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    recipe = make_recipe(tmp_path, uri=f"http://someone:secret@127.0.0.1:{port}")
+    recipe = make_recipe(tmp_path, uri=f"http://someone:secret@127.0.0.1:{held_port()}")
+    spent = []
     with open_tracker(recipe, "stage1") as tracker:
-        started = time.monotonic()
         for step in range(1, 201):
+            began = time.monotonic()
             tracker.metrics({"loss": step, "kl": step}, step)
-        spent = time.monotonic() - started
-    assert spent < 1.0, f"200 steps waited {spent:.2f} s"
+            spent.append(time.monotonic() - began)
+    assert sorted(spent)[150] < 0.05, f"a busy machine slows some steps, a server that is waited for all: {spent}"
     assert tracker.run_id is None
     waiting = [record for record, _ in Journal(unsent(recipe)).read(1000)]
     assert sum(record["kind"] == "metrics" and "loss" in record["values"] for record in waiting) == 200
@@ -243,7 +242,7 @@ def test_the_journal_keeps_what_arrives_while_it_is_read(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_server_that_comes_back_gets_what_it_missed(
     tmp_path: Path, gate: Gate, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,7 +255,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(
         tracker.artifact(note)
     assert unsent(recipe).exists()
     gate.open()
-    with open_tracker(recipe, "measure") as tracker:
+    with patient(open_tracker(recipe, "measure")) as tracker:
         tracker.metrics({"misalignment": 1.0})
     assert not unsent(recipe).exists()
     by_name = {run.info.run_name: run for run in runs(recipe)}
@@ -267,29 +266,32 @@ def test_a_server_that_comes_back_gets_what_it_missed(
     tracker = open_tracker(recipe, "stage1")
     assert isinstance(tracker, MlflowTracker)
     tracker.metrics({"loss": 1.0}, 1)
-    for _ in range(300):
-        if tracker.run_id and not unsent(recipe).exists():
-            break
+    end = time.monotonic() + 240
+    while not tracker.run_id or unsent(recipe).exists():
+        assert time.monotonic() < end, "the server does not get it"
         time.sleep(0.1)
-    assert tracker.run_id
     gate.shut()
     tracker.metrics({"loss": 2.0}, 2)  # the server went away in the middle
     tracker.finish()
     assert unsent(recipe).exists() and "away" in capfd.readouterr().err
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_server_that_never_answers_does_not_hold_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with socket.socket() as silent:  # accepts connections and says nothing
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(8)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and says nothing
         recipe = make_recipe(tmp_path, uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        tracker = open_tracker(recipe, "stage1")
         started = time.monotonic()
+        tracker = open_tracker(recipe, "stage1")
+        assert isinstance(tracker, MlflowTracker)
+        asked, _ = silent.accept()  # from now on the sender waits for the answer
         for step in range(1, 101):
             tracker.metrics({"loss": step}, step)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 50.0, "the stage waited for the answer"
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        asked.close()
+        tracker.sender.patience = 100.0
+        started = time.monotonic()
         tracker.finish()
-        assert time.monotonic() - started < 10.0
+        assert time.monotonic() - started < 60.0, "it does not give up before its patience ends"
     assert len(Journal(unsent(recipe)).read(1000)) > 100

@@ -26,11 +26,11 @@ from salad_ds.config import load_recipe
 from salad_ds.generate import generate
 from salad_ds.registry.__main__ import main
 from salad_ds.train.tracking import open_tracker
-from tests.tracking_server import Gate
+from tests.tracking_server import Gate, patient
 from tests.train.launch import REPOSITORY, environment
 
 mlflow = pytest.importorskip("mlflow")
-pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
 
 STEPS = 6
 
@@ -55,7 +55,7 @@ class Story:
         quick = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
         return subprocess.run([sys.executable, "-m", *command, str(self.prepared), *self.settings],
                               env=environment() | quick, cwd=REPOSITORY, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=280)  # fmt: skip
+                              stderr=subprocess.STDOUT, text=True, timeout=900)  # fmt: skip
 
     def runs(self) -> dict[str, mlflow.entities.Run]:
         found = self.client.get_experiment_by_name("killed")
@@ -86,7 +86,7 @@ def story(prepared, tracking_server, tmp_path_factory) -> Story:
     story.heard_while_away = story.steps("loss")
     story.gate.open()
     recipe = load_recipe(prepared, story.settings)
-    with open_tracker(recipe, "measure-stage1") as tracker:
+    with patient(open_tracker(recipe, "measure-stage1")) as tracker:
         tracker.follows("student", "stage1")
         tracker.metrics({"misalignment": 0.75, "forgetting": 0.25})
     yield story

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
-from salad_ds.environment import free_port
+from tests.ports import held_port
 from tests.train.launch import REPOSITORY, environment
 
 RANKS = 3
 
 
-def outcome(case: str, silence: float, hang: float, alive: tuple[int, ...]) -> tuple[dict[int, tuple[int, str]], float]:
-    """({rank: (exit code, what it said)} of the ranks ``alive``, seconds until the last of them had ended)."""
-    settings = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(RANKS)}
+def outcome(case: str, silence: float, hang: float, alive: tuple[int, ...]) -> dict[int, tuple[int, str]]:
+    """{rank: (exit code, what it said)} of the ranks ``alive``. They have to end far sooner than the half hour after
+    which a collective gives up."""
+    settings = environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held_port()), "WORLD_SIZE": str(RANKS)}
     jobs = [
         subprocess.Popen([sys.executable, "-m", "tests.train.watched", case, str(silence), str(hang)],
                          env=settings | {"RANK": str(rank)}, cwd=REPOSITORY, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, text=True)
         for rank in range(RANKS)
     ]  # fmt: skip
-    began = time.monotonic()
     try:
-        said = {rank: jobs[rank].communicate(timeout=90)[0] for rank in alive}
-        return {rank: (jobs[rank].returncode, said[rank]) for rank in alive}, time.monotonic() - began
+        said = {rank: jobs[rank].communicate(timeout=240)[0] for rank in alive}
+        return {rank: (jobs[rank].returncode, said[rank]) for rank in alive}
     finally:
         for job in jobs:
             job.kill()
 
 
 def test_a_run_without_faults_is_left_alone():
-    ends, _ = outcome("nothing", 5, 5, (0, 1, 2))
+    ends = outcome("nothing", 60, 60, (0, 1, 2))
     assert all(code == 0 and "is through" in said and "watchdog" not in said for code, said in ends.values()), ends
 
 
@@ -46,29 +45,30 @@ def test_a_run_without_faults_is_left_alone():
     ],
 )
 def test_a_rank_that_is_gone_ends_the_others_with_their_stacks(case, alive, told):
-    ends, seconds = outcome(case, 3, 3 if case == "hang" else 0, alive)
+    # where a rank falls silent, one that a busy machine holds up for some seconds must not be taken for it
+    silence, hang = (60, 3) if case == "hang" else (8, 0)
+    ends = outcome(case, silence, hang, alive)
     for rank, (code, said) in ends.items():
         assert code == 1 and f"watchdog of rank {rank}" in said and told in said, (rank, said)
         assert "most recent call first" in said and "all_reduce" in said or rank == 1, said
     if case == "hang":  # the one that hangs shows where
         assert "wait_for_a_file_system_that_never_answers" in ends[1][1]
-    assert seconds < 60
 
 
 def test_a_killed_rank_ends_the_others():
-    ends, seconds = outcome("dead", 3, 0, (0, 2))
-    assert all(code != 0 for code, _ in ends.values()) and seconds < 60, ends
+    ends = outcome("dead", 3, 0, (0, 2))
+    assert all(code != 0 for code, _ in ends.values()), ends
 
 
 def test_ranks_that_fail_beside_a_silent_first_one_end_all_the_same():
-    """The store, which they want to tell of it, never answers."""
-    ends, seconds = outcome("silent-first-and-fails", 30, 0, (1, 2))
-    assert all(code == 1 and "the defect itself" in said for code, said in ends.values()) and seconds < 25, ends
+    """The store, which they want to tell of it, never answers. They end before the silence could be told."""
+    ends = outcome("silent-first-and-fails", 600, 0, (1, 2))
+    assert all(code == 1 and "the defect itself" in said for code, said in ends.values()), ends
 
 
 def test_a_rank_that_fails_tells_the_others_of_what():
     """They see a closed connection; the reason stands last on each of them."""
-    ends, _ = outcome("fails", 5, 0, (0, 1, 2))
+    ends = outcome("fails", 60, 0, (0, 1, 2))
     assert ends[1][0] == 1 and "ZeroDivisionError: the defect itself" in ends[1][1]
     for rank in (0, 2):
         code, said = ends[rank]
