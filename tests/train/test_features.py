@@ -203,7 +203,7 @@ def run_stage_alone(run_stage, recipe: Recipe) -> None:
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        run_stage(recipe, "stage1", {}, "digest", torch.device("cpu"), None)
+        run_stage(recipe, "stage1", {}, "digest", "", torch.device("cpu"), None)
     finally:
         dist.destroy_process_group()
 
