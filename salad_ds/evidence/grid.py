@@ -79,8 +79,8 @@ class Experiment:
     """{axis: level}: of the cell that a cell is held against, utterance by utterance; its other levels and its seed are
     the same."""
     beside_deaf: bool = False
-    """Whether its students are trained as the deaf one of ``search`` is, but for what they hear (the same loss and
-    speech): then what M they have of hearing is told beside its M."""
+    """Whether its students are trained as the deaf one of ``search`` is, but for what they hear (the same loss, the
+    same texts): then the page says how far their M lies below its M."""
     needs: str = ""
     """What this experiment cannot be run without, in words; empty: nothing. It stays 'not run'."""
 
